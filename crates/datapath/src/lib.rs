@@ -1,0 +1,3 @@
+//! The kernel datapath: eBPF programs and the code that loads, feeds and reads them.
+
+pub mod state;
