@@ -1,0 +1,40 @@
+//! Waiting on a predicate with a limit: the only way anything here waits.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// Between two looks at a predicate.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Waits until `ready` gives `Some`, and returns it.
+///
+/// Errors: `limit` passed; the text names `what` was waited for.
+pub fn until<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Option<T>) -> Result<T> {
+    until_ok(what, limit, || Ok(ready()))
+}
+
+/// As [`until`], for predicates that can fail for good: their error ends the wait.
+pub fn until_ok<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = ready()? {
+            return Ok(value);
+        }
+        if start.elapsed() >= limit {
+            bail!("waited {limit:?} in vain for {what}");
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_in_vain_names_what_was_waited_for() {
+        let error = until::<()>("the moon", Duration::from_millis(1), || None).unwrap_err();
+        assert!(error.to_string().contains("the moon"), "{error}");
+    }
+}

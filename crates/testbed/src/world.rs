@@ -1,0 +1,92 @@
+//! Worlds: clusters of nodes behind NAT gateways, joined by a third private network.
+
+use anyhow::Result;
+
+use crate::cgroup::Cgroup;
+use crate::gateway::Gateway;
+use crate::ip::{self, Addresses, Network};
+use crate::netns::Netns;
+use crate::node::Node;
+use crate::process::Place;
+use crate::run::Run;
+
+/// Clusters with equal addresses (each its own network realm), their gateways, and the network between them.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// In the order they were asked for.
+    pub clusters: Vec<Cluster>,
+    between: Netns,
+}
+
+/// Nodes on one switch behind one NAT gateway.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// The cluster's name.
+    pub name: String,
+    /// Its nodes: host 1, 2, … of [`Network::CLUSTER`]; named `<cluster>-a`, `<cluster>-b`, …
+    pub nodes: Vec<Node>,
+    /// Its gateway to the network between.
+    pub gateway: Gateway,
+}
+
+/// A machine on the network between the clusters that is no node of theirs.
+#[derive(Clone, Debug)]
+pub struct Outsider {
+    /// Where its programs run.
+    pub place: Place,
+    /// Its addresses.
+    pub addresses: Addresses,
+}
+
+/// Host numbers of the gateways on the network between begin here.
+const GATEWAYS_FROM: u8 = 11;
+
+impl World {
+    /// `eu-1` and `us-1`, two nodes each, both with the same addresses.
+    pub fn two_clusters(run: &Run) -> Result<Self> {
+        Self::build(run, &[("eu-1", 2), ("us-1", 2)])
+    }
+
+    /// One cluster `eu-1` of `nodes` nodes.
+    pub fn one_cluster(run: &Run, nodes: u8) -> Result<Self> {
+        Self::build(run, &[("eu-1", nodes)])
+    }
+
+    /// Clusters by name and number of nodes (at most 26 each).
+    pub fn build(run: &Run, clusters: &[(&str, u8)]) -> Result<Self> {
+        let between = switch(run, "between")?;
+        let mut built = Vec::new();
+        for (index, (name, nodes)) in (0u8..).zip(clusters) {
+            let lan = switch(run, &format!("{name}-lan"))?;
+            let netns = Netns::create(&run.dir().join("netns"), &format!("{name}-gateway"))?;
+            let gateway = Gateway::build(netns, &lan, &between, GATEWAYS_FROM + index, &format!("gw{index}"))?;
+            let node = |number: u8| Node::build(run, &format!("{name}-{}", char::from(b'a' + number - 1)), &lan, number);
+            let nodes = (1..=*nodes).map(node).collect::<Result<_>>()?;
+            built.push(Cluster { name: (*name).to_owned(), nodes, gateway });
+        }
+        Ok(Self { clusters: built, between })
+    }
+
+    /// A machine on the network between the clusters: a server, or a client that no cluster knows.
+    pub fn outsider(&self, run: &Run, name: &str, number: u8) -> Result<Outsider> {
+        let netns = Netns::create(&run.dir().join("netns"), name)?;
+        ip::plug(&netns, "eth0", &self.between, "br0", &format!("out{number}"))?;
+        let addresses = Network::BETWEEN.host(number);
+        ip::configure(&netns, "eth0", addresses, None)?;
+        let cgroup: Cgroup = run.cgroup().child(name)?;
+        let place = Place { run: run.handle(), netns, cgroup, dir: run.dir().join(name) };
+        std::fs::create_dir_all(&place.dir)?;
+        Ok(Outsider { place, addresses })
+    }
+
+    /// All nodes of all clusters.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.clusters.iter().flat_map(|cluster| &cluster.nodes)
+    }
+}
+
+fn switch(run: &Run, name: &str) -> Result<Netns> {
+    let netns = Netns::create(&run.dir().join("netns"), name)?;
+    ip::bridge(&netns, "br0")?;
+    Ok(netns)
+}

@@ -1,0 +1,6 @@
+//! The one integration binary: everything that needs a namespace, a cgroup, the kernel's programs or a real program.
+//!
+//! One module per suite. Each test makes a `testbed::run::Run` of its own, so suites can run side by side; a suite that
+//! needs the machine for itself (timing, listings of the whole machine) begins with `testbed::run::alone()`.
+
+mod world;
