@@ -19,7 +19,9 @@ pub fn mount_point() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
     match find_cgroup2(&mounts) {
         Some(path) => Ok(path),
-        None => bail!("no cgroup v2 is mounted; mount it: mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified"),
+        None => bail!(
+            "no cgroup v2 is mounted; mount it: mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified"
+        ),
     }
 }
 
@@ -67,7 +69,8 @@ impl Cgroup {
         if !self.0.exists() {
             return Ok(());
         }
-        fs::write(self.0.join("cgroup.kill"), "1").with_context(|| format!("cannot kill cgroup {}", self.0.display()))?;
+        fs::write(self.0.join("cgroup.kill"), "1")
+            .with_context(|| format!("cannot kill cgroup {}", self.0.display()))?;
         wait::until(&format!("the end of all processes in {}", self.0.display()), Duration::from_secs(10), || {
             let events = fs::read_to_string(self.0.join("cgroup.events")).unwrap_or_default();
             (!events.contains("populated 1")).then_some(())

@@ -141,7 +141,12 @@ impl Peer {
         let (sender, receiver): (_, Receiver<Answer>) = sync_channel(1);
         lock(&self.0.waiting).insert(number, sender);
         let line = serde_json::to_string(&Question { number, ask })? + "\n";
-        self.0.stdin.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes()).context("peer has ended")?;
+        self.0
+            .stdin
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .write_all(line.as_bytes())
+            .context("peer has ended")?;
         let answer = receiver.recv_timeout(limit + REPLY_GRACE);
         answer.with_context(|| format!("the peer did not answer {}: {}", line.trim(), self.0.process.log_text()))
     }

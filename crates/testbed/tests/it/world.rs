@@ -85,7 +85,8 @@ fn a_killed_run_is_taken_down_by_the_next_start() -> Result<()> {
     let mut victim = again.env(VICTIM, "1").stdout(Stdio::piped()).spawn()?;
     let output = BufReader::new(victim.stdout.take().expect("it was asked to be piped"));
     let mut lines = output.lines().map_while(Result::ok);
-    let id = lines.find_map(|line| line.split_once("run ").map(|(_, id)| id.to_owned())).expect("the victim names its run");
+    let id =
+        lines.find_map(|line| line.split_once("run ").map(|(_, id)| id.to_owned())).expect("the victim names its run");
     victim.kill()?;
     victim.wait()?;
     assert!(!run::live_runs().contains(&id));
