@@ -1,0 +1,47 @@
+//! `test`, `demo` and `golden`.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::step::{Tally, cargo, program, target_dir};
+use crate::{check, step};
+
+/// Everything; the last line is the sum.
+pub(crate) fn test() -> Result<bool> {
+    let start = Instant::now();
+    let mut tally = check::tally(false)?;
+    // The integration tests start the product and the testbed's programs, so those are built first.
+    let built = build_programs()?;
+    tally.add(Tally::one(built));
+    tally.add(cargo(&["test", "--workspace", "--no-fail-fast"]).tally()?);
+    if built {
+        tally.add(program(target_dir().join("debug/demo"), &["--check"]).tally()?);
+    } else {
+        eprintln!("x: no demo, because the programs do not build");
+    }
+    eprintln!("x: took {} s", start.elapsed().as_secs());
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    Ok(tally.failed == 0)
+}
+
+/// Builds and runs the demo.
+pub(crate) fn demo(check: bool, rest: &[String]) -> Result<bool> {
+    if !build_programs()? {
+        return Ok(false);
+    }
+    let flag: &[&str] = if check { &["--check"] } else { &[] };
+    // Ctrl-C reaches the demo itself, which takes everything down; this process only waits for it.
+    program(target_dir().join("debug/demo"), flag).args(rest).succeeds()
+}
+
+fn build_programs() -> Result<bool> {
+    cargo(&["build", "-p", "stolos", "-p", "testbed", "--bins"]).succeeds()
+}
+
+/// Golden files are compared by tests; `STOLOS_GOLDEN=accept` makes the tests write them.
+pub(crate) fn golden(accept: bool) -> Result<bool> {
+    let tests = step::cargo(&["test", "--workspace", "--exclude", "testbed", "--no-fail-fast", "golden"]);
+    let tests = if accept { tests.env("STOLOS_GOLDEN", "accept").env("INSTA_UPDATE", "always") } else { tests };
+    tests.succeeds()
+}
