@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod fleet;
 pub mod gateway;
 pub mod ip;
 pub mod netns;

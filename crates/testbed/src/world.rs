@@ -23,7 +23,7 @@ pub struct World {
 pub struct Cluster {
     /// The cluster's name.
     pub name: String,
-    /// Its nodes: host 1, 2, … of [`Network::CLUSTER`]; named `<cluster>-a`, `<cluster>-b`, …
+    /// Its nodes: host 11, 12, … of [`Network::CLUSTER`]; named `<cluster>-n1`, `<cluster>-n2`, …
     pub nodes: Vec<Node>,
     /// Its gateway to the network between.
     pub gateway: Gateway,
@@ -39,7 +39,9 @@ pub struct Outsider {
 }
 
 /// Host numbers of the gateways on the network between begin here.
-const GATEWAYS_FROM: u8 = 11;
+const GATEWAYS_FROM: u8 = 21;
+/// Host number of the node before the first one.
+const NODES_AFTER: u8 = 10;
 
 impl World {
     /// `eu-1` and `us-1`, two nodes each, both with the same addresses.
@@ -52,7 +54,7 @@ impl World {
         Self::build(run, &[("eu-1", nodes)])
     }
 
-    /// Clusters by name and number of nodes (at most 26 each).
+    /// Clusters by name and number of nodes (at most 80 each).
     pub fn build(run: &Run, clusters: &[(&str, u8)]) -> Result<Self> {
         let between = switch(run, "between")?;
         let mut built = Vec::new();
@@ -61,7 +63,7 @@ impl World {
             let netns = Netns::create(&run.dir().join("netns"), &format!("{name}-gateway"))?;
             let gateway = Gateway::build(netns, &lan, &between, GATEWAYS_FROM + index, &format!("gw{index}"))?;
             let node =
-                |number: u8| Node::build(run, &format!("{name}-{}", char::from(b'a' + number - 1)), &lan, number);
+                |number: u8| Node::build(run, &format!("{name}-n{number}"), &lan, NODES_AFTER + number);
             let nodes = (1..=*nodes).map(node).collect::<Result<_>>()?;
             built.push(Cluster { name: (*name).to_owned(), nodes, gateway });
         }
