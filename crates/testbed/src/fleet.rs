@@ -260,7 +260,8 @@ impl Fleet {
 
     fn networks(&self) -> Vec<Network> {
         let inside = ip::Network::CLUSTER.prefixes();
-        let inside = inside.iter().map(|prefix| Network { prefix: prefix.parse().expect("BUG: a prefix"), class: None });
+        let inside =
+            inside.iter().map(|prefix| Network { prefix: prefix.parse().expect("BUG: a prefix"), class: None });
         let named = self.externals.values();
         let outside = named.flat_map(|(class, prefixes)| {
             prefixes.iter().map(|prefix| Network { prefix: *prefix, class: Some(*class) })

@@ -62,8 +62,7 @@ impl World {
             let lan = switch(run, &format!("{name}-lan"))?;
             let netns = Netns::create(&run.dir().join("netns"), &format!("{name}-gateway"))?;
             let gateway = Gateway::build(netns, &lan, &between, GATEWAYS_FROM + index, &format!("gw{index}"))?;
-            let node =
-                |number: u8| Node::build(run, &format!("{name}-n{number}"), &lan, NODES_AFTER + number);
+            let node = |number: u8| Node::build(run, &format!("{name}-n{number}"), &lan, NODES_AFTER + number);
             let nodes = (1..=*nodes).map(node).collect::<Result<_>>()?;
             built.push(Cluster { name: (*name).to_owned(), nodes, gateway });
         }
