@@ -13,4 +13,5 @@ pub mod mac;
 pub mod model;
 pub mod option;
 pub mod place;
+pub mod segment;
 pub mod time;
