@@ -87,12 +87,9 @@ pub struct Peer {
 /// Why a message was refused. Labels are those of the reasons that users see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum Refusal {
-    /// Rule 7: ours, and bad.
+    /// Rule 7: ours and bad, or a list that cannot be read.
     #[error("option-malformed")]
     OptionMalformed,
-    /// Rule 7: the option list cannot be read.
-    #[error("parse-failed")]
-    ParseFailed,
     /// No option where one is due.
     #[error("option-missing")]
     OptionMissing,
@@ -166,11 +163,8 @@ impl Refusal {
 }
 
 impl From<OptionError> for Refusal {
-    fn from(error: OptionError) -> Self {
-        match error {
-            OptionError::List => Refusal::ParseFailed,
-            _ => Refusal::OptionMalformed,
-        }
+    fn from(_: OptionError) -> Self {
+        Refusal::OptionMalformed
     }
 }
 
@@ -221,11 +215,10 @@ pub fn verify_syn(tables: &Tables, syn: &ArrivingSyn, now: T) -> Result<Option<V
     if syn.at_syn_sent {
         return Err(Refusal::SimultaneousOpen);
     }
-    let option = syn.option?;
     if syn.carries_data {
         return Err(Refusal::DataBeforeProof);
     }
-    let Some(option) = option else { return Ok(None) };
+    let Some(option) = syn.option? else { return Ok(None) };
     let fields = expect_message(&option, Message::Syn)?;
     let key = tables.fleet_keys[fields.peer_generation.get() as usize].as_ref().ok_or(Refusal::KeyUnknown)?;
     let t = now.accept(fields.t8).ok_or(Refusal::TimeOutside)?;
@@ -233,10 +226,6 @@ pub fn verify_syn(tables: &Tables, syn: &ArrivingSyn, now: T) -> Result<Option<V
         return Err(Refusal::FleetMacBad);
     }
     let instance = *tables.instances.get(&fields.from).ok_or(Refusal::PeerUnknown)?;
-    let pair = (fields.from.node, tables.own_generation, fields.own_generation);
-    if !tables.pairs.contains_key(&pair) {
-        return Err(Refusal::KeyUnknown);
-    }
     if !tables.places.may_come_from(syn.source, fields.from) {
         return Err(Refusal::SourceMismatch);
     }
@@ -245,7 +234,7 @@ pub fn verify_syn(tables: &Tables, syn: &ArrivingSyn, now: T) -> Result<Option<V
     Ok(Some(Verified(claim)))
 }
 
-/// Writes the SYN-ACK's option for a claim.
+/// Writes the SYN-ACK's option for a claim. Without a pair key none is written, and the client drops the answer.
 pub fn answer(
     tables: &Tables,
     server: &Local,
@@ -337,10 +326,12 @@ pub fn verify_ack(
 ) -> Result<Verified<Peer>, Refusal> {
     let option = ack.option?.ok_or(Refusal::OptionMissing)?;
     let fields = expect_message(&option, Message::Ack)?;
-    if ack.pending.is_some_and(|expected| expected != ack.isns) {
-        return Err(Refusal::SequenceUnexpected);
-    }
-    let peer = verify_pair(tables, server, &option, ack.isns, now)?;
+    let peer = verify_pair(tables, server, &option, ack.isns, now).map_err(|refusal| match refusal {
+        Refusal::PairMacBad if ack.pending.is_some_and(|expected| expected.client != ack.isns.client) => {
+            Refusal::SequenceUnexpected
+        }
+        refusal => refusal,
+    })?;
     if fields.echo != server.flags {
         return Err(Refusal::FlagsMismatch);
     }
@@ -374,13 +365,13 @@ fn seal(tables: &Tables, fields: &Fields, to: NodeId, isns: Isns, now: T, ends: 
     Ok(keys.send.tag(&pair_input(fields, isns, now, ends)))
 }
 
-/// Key, time, table, MAC: what SYN-ACK and ACK share.
+/// Key, table, time, MAC: what SYN-ACK and ACK share.
 fn verify_pair(tables: &Tables, local: &Local, option: &IdentityOption, isns: Isns, now: T) -> Result<Peer, Refusal> {
     let fields = &option.fields;
     let pair = (fields.from.node, fields.peer_generation, fields.own_generation);
     let keys = tables.pairs.get(&pair).ok_or(Refusal::KeyUnknown)?;
-    let t = now.accept(fields.t8).ok_or(Refusal::TimeOutside)?;
     let instance = *tables.instances.get(&fields.from).ok_or(Refusal::PeerUnknown)?;
+    let t = now.accept(fields.t8).ok_or(Refusal::TimeOutside)?;
     let ends = Ends { to: local.at, from_instance: instance, to_instance: local.instance };
     if !keys.receive.verifies(&pair_input(fields, isns, t, &ends), option.tag) {
         return Err(Refusal::PairMacBad);
