@@ -1,7 +1,18 @@
 //! Policy: attributes, selectors, policies, and the one evaluator.
 //!
-//! PURE: no sockets, files or clocks.
+//! PURE: no sockets, files or clocks. Start reading at [`rules::RuleSet`]: policies go in, verdicts come out. A manifest
+//! becomes a [`policy::Policy`] in `syntax`; `explain` says why a verdict is what it is.
 
 #![forbid(unsafe_code)]
 
+pub mod attribute;
+pub mod code;
+pub mod decide;
+pub mod diagnostic;
+pub mod namespace;
+pub mod policy;
+pub mod port;
+pub mod posture;
 pub mod reason;
+pub mod rules;
+pub mod selector;
