@@ -136,12 +136,7 @@ impl Decision {
 }
 
 /// Joins what both sides say about one port. A side that is not ours has no say; a flow without any side is refused.
-pub fn combine(
-    egress: Option<&SideVerdict>,
-    ingress: Option<&SideVerdict>,
-    protocol: u8,
-    port: u16,
-) -> Decision {
+pub fn combine(egress: Option<&SideVerdict>, ingress: Option<&SideVerdict>, protocol: u8, port: u16) -> Decision {
     let at = |side: &SideVerdict| SideDecision { mode: side.mode, outcome: side.at(protocol, port) };
     let external = egress.or(ingress).is_none_or(|side| side.external_peer);
     join(egress.map(at), ingress.map(at), external, protocol)

@@ -158,7 +158,9 @@ mod tests {
             assert_eq!(text.parse::<Port>().unwrap().to_string(), text);
         }
         assert_eq!("tcp/80-80".parse::<Port>().unwrap().to_string(), "tcp/80");
-        for text in ["80", "tcp/", "tcp/0", "tcp/65536", "tcp/+1", "tcp/90-80", "tcp/1-2-3", "icmp/1", "any/80", "sctp/1", ""] {
+        for text in
+            ["80", "tcp/", "tcp/0", "tcp/65536", "tcp/+1", "tcp/90-80", "tcp/1-2-3", "icmp/1", "any/80", "sctp/1", ""]
+        {
             assert!(text.parse::<Port>().is_err(), "{text}");
         }
         assert_eq!("80".parse::<Port>().unwrap_err().to_string(), "`80` lacks its protocol: write tcp/80 or udp/80");

@@ -127,12 +127,7 @@ impl PostureTree {
     }
 
     /// What a namespace would say in vain, were `protection` set there.
-    pub fn loosenings(
-        &self,
-        namespace: &NamespacePath,
-        protection: &Protection,
-        now: Timestamp,
-    ) -> Vec<Loosening> {
+    pub fn loosenings(&self, namespace: &NamespacePath, protection: &Protection, now: Timestamp) -> Vec<Loosening> {
         let Some(parent) = namespace.parent() else {
             return Vec::new();
         };

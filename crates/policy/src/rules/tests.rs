@@ -126,4 +126,3 @@ pub(super) fn check(fixture: &str) {
         }
     }
 }
-

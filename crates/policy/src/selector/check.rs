@@ -62,10 +62,12 @@ impl Parsed {
             Test::In(patterns) => {
                 for id in patterns.iter().filter_map(qualified).filter(|id| !id.namespace().contains(own)) {
                     let message = format!("`{id}` is neither in {own} nor above it");
-                    problems.push(Problem::new(code::SELECTOR_EXTERNAL_SCOPE, self.span(index), message).help(format!(
-                        "declare the network in {own} or above it, or move the policy below {}",
-                        id.namespace()
-                    )));
+                    problems.push(Problem::new(code::SELECTOR_EXTERNAL_SCOPE, self.span(index), message).help(
+                        format!(
+                            "declare the network in {own} or above it, or move the policy below {}",
+                            id.namespace()
+                        ),
+                    ));
                 }
             }
             Test::Exists => {}

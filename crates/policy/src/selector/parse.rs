@@ -2,9 +2,7 @@
 
 use std::ops::Range;
 
-use super::{
-    Pattern, REQUIREMENTS_MAX, Requirement, SELECTOR_LEN_MAX, Selector, SelectorError, Test, VALUES_MAX,
-};
+use super::{Pattern, REQUIREMENTS_MAX, Requirement, SELECTOR_LEN_MAX, Selector, SelectorError, Test, VALUES_MAX};
 use crate::attribute::{EXTERNAL_KEY, NAMESPACE_KEY, SYSTEM_KEYS, VALUE_LEN_MAX, check_attribute, is_key_char};
 use crate::code::manifest as code;
 use crate::diagnostic::Problem;
@@ -77,8 +75,8 @@ impl<'a> Parser<'a> {
             let start = self.at;
             self.skip_requirement();
             let rest = self.text[start..self.at].trim();
-            self.problem(code::SELECTOR_SYNTAX, start..self.at, format!("`{rest}` is not expected here"))
-                .help = Some("join requirements with commas; put values with spaces in quotes".into());
+            self.problem(code::SELECTOR_SYNTAX, start..self.at, format!("`{rest}` is not expected here")).help =
+                Some("join requirements with commas; put values with spaces in quotes".into());
             if !self.eat(',') {
                 return found;
             }
@@ -144,9 +142,10 @@ impl<'a> Parser<'a> {
                 Some("keys have letters, digits and `-_./:` inside".into());
             return None;
         }
-        let near = SYSTEM_KEYS.iter().chain([&EXTERNAL_KEY]).max_by(|a, b| {
-            strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key))
-        });
+        let near = SYSTEM_KEYS
+            .iter()
+            .chain([&EXTERNAL_KEY])
+            .max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)));
         let help = near.map(|near| format!("did you mean `{near}`?"));
         self.problem(code::SELECTOR_SYSTEM_KEY, span, format!("`{key}` is no system attribute")).help = help;
         Some(key.to_owned())
@@ -176,8 +175,12 @@ impl<'a> Parser<'a> {
         self.space();
         if self.eat(')') {
             let help = "name the values, or take the requirement out";
-            self.problem(code::SELECTOR_EMPTY_LIST, open..self.at, format!("the list of values for `{key}` is empty"))
-                .help = Some(help.into());
+            self.problem(
+                code::SELECTOR_EMPTY_LIST,
+                open..self.at,
+                format!("the list of values for `{key}` is empty"),
+            )
+            .help = Some(help.into());
             return Some(Vec::new());
         }
         let mut patterns = Vec::new();

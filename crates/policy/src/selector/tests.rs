@@ -103,7 +103,10 @@ fn printing_is_canonical_and_parses_back() {
         ("@namespace=/**", "@namespace=/**"),
         ("@namespace in (/a,/b/**)", "@namespace in (/a,/b/**)"),
         ("app.kubernetes.io/name!=x, !legacy, key", "app.kubernetes.io/name!=x, !legacy, key"),
-        ("@k8s:owner=deployment/web, @k8s:image=r.io/a@sha256:1", "@k8s:owner=deployment/web, @k8s:image=r.io/a@sha256:1"),
+        (
+            "@k8s:owner=deployment/web, @k8s:image=r.io/a@sha256:1",
+            "@k8s:owner=deployment/web, @k8s:image=r.io/a@sha256:1",
+        ),
     ] {
         if printed.is_empty() {
             assert!(text.parse::<Selector>().is_err(), "{text}");

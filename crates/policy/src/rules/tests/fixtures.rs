@@ -4,16 +4,19 @@ use super::check;
 
 #[test]
 fn a_fresh_fleet_observes_and_allows() {
-    check("
+    check(
+        "
         workload web /shop app=web
         workload db /shop app=db
         web -> db tcp/5432 => allow | allow default | allow default
-    ");
+    ",
+    );
 }
 
 #[test]
 fn one_policy_in_the_shared_namespace_is_enough() {
-    check("
+    check(
+        "
         posture / enforce ingress=deny egress=deny
         workload web /shop app=web
         workload db /shop/data app=db
@@ -25,12 +28,14 @@ fn one_policy_in_the_shared_namespace_is_enough() {
         cron -> db tcp/5432 => deny default-deny | deny default | deny default
         db -> web tcp/5432 => deny default-deny | deny default | deny default
         web -> db icmp => deny icmp-deny | deny default | deny default
-    ");
+    ",
+    );
 }
 
 #[test]
 fn a_label_does_not_let_a_stranger_in() {
-    check("
+    check(
+        "
         posture / enforce ingress=deny egress=allow
         workload web /shop app=web
         workload thief /evil app=web
@@ -38,12 +43,14 @@ fn a_label_does_not_let_a_stranger_in() {
         policy /shop:web-to-db allow | app=web | app=db | tcp/5432
         thief -> db tcp/5432 => deny default-deny | allow default | deny default
         web -> db tcp/5432 => allow | allow /shop:web-to-db | allow /shop:web-to-db
-    ");
+    ",
+    );
 }
 
 #[test]
 fn across_tenants_each_side_consents() {
-    check("
+    check(
+        "
         posture / enforce ingress=deny egress=deny
         workload web /shop app=web
         workload api /pay app=api
@@ -51,23 +58,27 @@ fn across_tenants_each_side_consents() {
         web -> api tcp/443 => deny default-deny | allow /shop:out | deny default
         policy /pay:in allow | @namespace=/shop/** | app=api | tcp/443
         web -> api tcp/443 => allow | allow /shop:out | allow /pay:in
-    ");
+    ",
+    );
 }
 
 #[test]
 fn nobody_opens_somebody_elses_door() {
-    check("
+    check(
+        "
         posture / enforce ingress=deny egress=deny
         workload thief /evil app=thief
         workload db /shop app=db
         policy /evil:let-me-in allow | @namespace=/** | @namespace=/** | any
         thief -> db tcp/5432 => deny default-deny | allow /evil:let-me-in | deny default
-    ");
+    ",
+    );
 }
 
 #[test]
 fn deny_wins_over_allow_wherever_it_stands() {
-    check("
+    check(
+        "
         posture / enforce ingress=deny egress=deny
         workload web /acme/shop app=web
         workload db /acme/shop app=db
@@ -78,12 +89,14 @@ fn deny_wins_over_allow_wherever_it_stands() {
         policy /acme:b-deny deny | app=nobody | any | any
         policy /acme/shop:c-deny deny | app=web | any | tcp/80
         web -> db tcp/80 => deny policy-deny | deny /acme/shop:c-deny | deny /acme/shop:c-deny
-    ");
+    ",
+    );
 }
 
 #[test]
 fn each_side_uses_its_own_mode() {
-    check("
+    check(
+        "
         posture /old observe ingress=deny egress=deny
         posture /new enforce ingress=deny egress=deny
         workload old /old
@@ -91,7 +104,8 @@ fn each_side_uses_its_own_mode() {
         policy /new:out allow | any | @namespace=/old | any
         old -> new tcp/1 => deny default-deny | deny default | deny default
         new -> old tcp/1 => allow (would deny default-deny) | allow /new:out | deny default
-    ");
+    ",
+    );
 }
 
 #[test]
@@ -111,7 +125,8 @@ fn an_observing_policy_never_changes_a_verdict() {
 
 #[test]
 fn external_ends_are_let_in_by_name_only() {
-    check("
+    check(
+        "
         posture / enforce ingress=deny egress=deny
         workload web /acme/shop app=web
         external stripe /acme:stripe
@@ -127,12 +142,14 @@ fn external_ends_are_let_in_by_name_only() {
         policy /acme/shop:hook allow | @external=/acme:stripe | app=web | tcp/8443
         stripe -> web tcp/8443 => allow | - | allow /acme/shop:hook
         stripe -> nobody tcp/1 => deny external-deny | - | -
-    ");
+    ",
+    );
 }
 
 #[test]
 fn any_covers_protocols_without_ports() {
-    check("
+    check(
+        "
         posture / enforce ingress=deny egress=deny
         workload a /x
         policy /x:all allow | any | any | any
@@ -141,12 +158,14 @@ fn any_covers_protocols_without_ports() {
         a -> a udp/53 => allow | allow /x:all | allow /x:all
         a -> a icmp => allow | allow /x:all | allow /x:all
         a -> a tcp/1 => deny policy-deny | deny /x:no-tcp | deny /x:no-tcp
-    ");
+    ",
+    );
 }
 
 #[test]
 fn a_list_of_selectors_is_or() {
-    check("
+    check(
+        "
         posture / enforce ingress=deny egress=allow
         workload a /x app=a
         workload b /x app=b
@@ -155,5 +174,6 @@ fn a_list_of_selectors_is_or() {
         a -> c tcp/1 => allow | allow /x:in | allow /x:in
         b -> c tcp/1 => allow | allow /x:in | allow /x:in
         c -> a tcp/1 => deny default-deny | allow default | deny default
-    ");
+    ",
+    );
 }

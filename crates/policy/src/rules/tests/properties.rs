@@ -20,8 +20,13 @@ fn value() -> impl Strategy<Value = &'static str> {
 fn requirement() -> impl Strategy<Value = String> {
     let key = select(vec!["k", "l", "m", "@cluster"]);
     let namespace = select(vec![
-        "@namespace=/a", "@namespace=/a/**", "@namespace=/**", "@namespace in (/x/**,/a/b)",
-        "@namespace!=/a/b", "@namespace!=/a/**", "@namespace=/a/b/c",
+        "@namespace=/a",
+        "@namespace=/a/**",
+        "@namespace=/**",
+        "@namespace in (/x/**,/a/b)",
+        "@namespace!=/a/b",
+        "@namespace!=/a/**",
+        "@namespace=/a/b/c",
     ]);
     prop_oneof![
         4 => (key.clone(), value()).prop_map(|(k, v)| format!("{k}={v}")),
