@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod local;
+
 /// Generated gRPC types and services of the Sync protocol (`proto/stolos/sync/v1/sync.proto`).
 #[allow(missing_docs, clippy::all)]
 pub mod sync {
