@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attack;
 pub mod cgroup;
 pub mod fleet;
 pub mod gateway;
