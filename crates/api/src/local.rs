@@ -180,6 +180,8 @@ pub struct Enforcement {
 pub struct Status {
     /// The agent's version.
     pub version: String,
+    /// The cgroup v2 directory below which workloads are enforced; `stolos run` makes its cgroups here.
+    pub cgroup_root: PathBuf,
     /// Its node, once enrolled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeStatus>,
