@@ -15,6 +15,7 @@ pub mod netns;
 pub mod node;
 pub mod peer;
 pub mod process;
+pub mod programs;
 pub mod require;
 pub mod run;
 pub mod snapshot;

@@ -94,11 +94,17 @@ impl Node {
 
     /// A workload with a namespace of its own, bridged through the node, as host `number` of the cluster's network.
     pub fn pod(&self, name: &str, number: u8) -> Result<Workload> {
+        let (netns, addresses) = self.pod_network(name, number)?;
+        self.workload_at(name, netns, addresses)
+    }
+
+    /// A namespace bridged through the node, as host `number` of the cluster's network.
+    pub fn pod_network(&self, name: &str, number: u8) -> Result<(Netns, Addresses)> {
         let netns = Netns::create(&self.run().dir().join("netns"), &format!("{}.{name}", self.name))?;
         ip::plug(&netns, "eth0", self.netns(), "br0", &format!("pod{number}"))?;
         let addresses = Network::CLUSTER.host(number);
         ip::configure(&netns, "eth0", addresses, Some(Network::CLUSTER.host(gateway::INSIDE_HOST)))?;
-        self.workload_at(name, netns, addresses)
+        Ok((netns, addresses))
     }
 
     fn workload_at(&self, name: &str, netns: Netns, addresses: Addresses) -> Result<Workload> {

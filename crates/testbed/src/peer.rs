@@ -66,7 +66,8 @@ pub struct Traffic {
 }
 
 impl Peer {
-    pub(crate) fn start(place: &Place) -> Result<Self> {
+    /// Starts a peer in `place`: it belongs to whatever its cgroup says.
+    pub fn start(place: &Place) -> Result<Self> {
         let unique = format!("peer-{:06x}", rand::random::<u32>() & 0xFF_FFFF);
         let (process, stdin, stdout) = place.start_piped(Program::new(program()?).named(unique))?;
         let waiting = Waiting::default();
@@ -170,6 +171,26 @@ impl Connection {
             Ok(other) => bail!("BUG: {other:?} is no answer to exchange"),
             Err(failure) => Ok(Err(failure)),
         }
+    }
+
+    /// Sends `text` and waits for a reply that begins with `expect` (which is all that is read of it).
+    pub fn say(&self, text: &str, expect: &str, limit: Duration) -> Result<Result<Duration, Failure>> {
+        let ask = Ask::Say { connection: self.id, text: text.to_owned(), expect: expect.to_owned(), limit };
+        match self.peer.ask(ask, limit)? {
+            Ok(Reply::Took(took)) => Ok(Ok(took)),
+            Ok(other) => bail!("BUG: {other:?} is no answer to say"),
+            Err(failure) => Ok(Err(failure)),
+        }
+    }
+
+    /// PING to a redis server.
+    pub fn redis_ping(&self, limit: Duration) -> Result<Result<Duration, Failure>> {
+        self.say("PING\r\n", "+PONG\r\n", limit)
+    }
+
+    /// GET / to an HTTP server.
+    pub fn http_get(&self, limit: Duration) -> Result<Result<Duration, Failure>> {
+        self.say("GET / HTTP/1.0\r\nHost: demo\r\n\r\n", "HTTP/1.1 200", limit)
     }
 
     /// Waits until the other end closes (`Ok`) or the connection breaks (the failure).

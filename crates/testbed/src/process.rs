@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -43,12 +44,29 @@ pub struct Process {
     log: PathBuf,
 }
 
+/// How a program ended, and what it wrote.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// Its status.
+    pub status: ExitStatus,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
 impl Program {
     /// `program` is looked up in PATH (with the system directories) or is a path.
     pub fn new(program: impl Into<OsString>) -> Self {
         let program = program.into();
         let name = Path::new(&program).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         Self { name, program, args: Vec::new(), env: Vec::new() }
+    }
+
+    /// From a command line, program first.
+    pub fn of(command: impl IntoIterator<Item = String>) -> Self {
+        let mut words = command.into_iter();
+        Self::new(words.next().unwrap_or_default()).args(words)
     }
 
     /// Names the log file (default: the program's file name).
@@ -126,24 +144,35 @@ impl Place {
 
     /// Runs a program here to its end and returns its standard output.
     ///
-    /// Errors: a status other than 0 (with the end of its log), or `limit` passed.
+    /// Errors: a status other than 0 (with all output), or `limit` passed.
     pub fn output(&self, program: Program, limit: Duration) -> Result<String> {
-        let (status, text) = self.finished(program, limit)?;
-        if !status.success() {
-            bail!("{status}\n{text}");
+        let finished = self.finished(program, limit)?;
+        if !finished.status.success() {
+            bail!("{}\n{}{}", finished.status, finished.stdout, finished.stderr);
         }
-        Ok(text)
+        Ok(finished.stdout)
     }
 
-    /// Runs a program here to its end, whatever its status; standard output and error together.
-    pub fn finished(&self, program: Program, limit: Duration) -> Result<(ExitStatus, String)> {
+    /// Runs a program here to its end, whatever its status.
+    pub fn finished(&self, program: Program, limit: Duration) -> Result<Finished> {
         let unique = format!("{}-{:06x}", program.name, rand::random::<u32>() & 0xFF_FFFF);
-        let process = self.start(program.named(unique))?;
+        let (process, stdin, mut stdout) = self.start_piped(program.named(unique))?;
+        drop(stdin);
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            stdout.read_to_string(&mut text).map(|_| text)
+        });
         let status = process.wait(limit);
         if status.is_err() {
             process.kill();
         }
-        Ok((status?, process.log_text()))
+        let stdout = reader.join().unwrap_or_else(|_| Ok(String::new())).unwrap_or_default();
+        Ok(Finished { status: status?, stdout, stderr: process.log_text() })
+    }
+
+    /// The same run, with another namespace, cgroup and directory.
+    pub(crate) fn elsewhere(&self, netns: Netns, cgroup: Cgroup, dir: PathBuf) -> Self {
+        Self { run: self.run.clone(), netns, cgroup, dir }
     }
 
     fn spawn(&self, program: Program, piped: bool) -> Result<(Process, Option<(ChildStdin, ChildStdout)>)> {

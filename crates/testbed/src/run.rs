@@ -177,6 +177,10 @@ impl Inner {
         &self.dir
     }
 
+    pub(crate) fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
     /// Remembers a process, so that its end is reaped at the run's end.
     pub(crate) fn adopt(&self, process: Process) {
         self.state().processes.push(process);

@@ -8,7 +8,7 @@ use crate::ip::{self, Addresses, Network};
 use crate::netns::Netns;
 use crate::node::Node;
 use crate::process::Place;
-use crate::run::Run;
+use crate::run::{self, Run};
 
 /// Clusters with equal addresses (each its own network realm), their gateways, and the network between them.
 #[derive(Clone, Debug)]
@@ -16,6 +16,7 @@ pub struct World {
     /// In the order they were asked for.
     pub clusters: Vec<Cluster>,
     between: Netns,
+    run: run::Handle,
 }
 
 /// Nodes on one switch behind one NAT gateway.
@@ -56,7 +57,7 @@ impl World {
 
     /// Clusters by name and number of nodes (at most 80 each).
     pub fn build(run: &Run, clusters: &[(&str, u8)]) -> Result<Self> {
-        let between = switch(run, "between")?;
+        let between = switch(run, &format!("{}-outside", clusters.first().map_or("nothing", |(name, _)| name)))?;
         let mut built = Vec::new();
         for (index, (name, nodes)) in (0u8..).zip(clusters) {
             let lan = switch(run, &format!("{name}-lan"))?;
@@ -66,17 +67,17 @@ impl World {
             let nodes = (1..=*nodes).map(node).collect::<Result<_>>()?;
             built.push(Cluster { name: (*name).to_owned(), nodes, gateway });
         }
-        Ok(Self { clusters: built, between })
+        Ok(Self { clusters: built, between, run: run.handle() })
     }
 
     /// A machine on the network between the clusters: a server, or a client that no cluster knows.
-    pub fn outsider(&self, run: &Run, name: &str, number: u8) -> Result<Outsider> {
-        let netns = Netns::create(&run.dir().join("netns"), name)?;
+    pub fn outsider(&self, name: &str, number: u8) -> Result<Outsider> {
+        let netns = Netns::create(&self.run.dir().join("netns"), name)?;
         ip::plug(&netns, "eth0", &self.between, "br0", &format!("out{number}"))?;
         let addresses = Network::BETWEEN.host(number);
         ip::configure(&netns, "eth0", addresses, None)?;
-        let cgroup: Cgroup = run.cgroup().child(name)?;
-        let place = Place { run: run.handle(), netns, cgroup, dir: run.dir().join(name) };
+        let cgroup: Cgroup = self.run.cgroup().child(name)?;
+        let place = Place { run: self.run.clone(), netns, cgroup, dir: self.run.dir().join(name) };
         std::fs::create_dir_all(&place.dir)?;
         Ok(Outsider { place, addresses })
     }

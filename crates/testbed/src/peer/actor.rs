@@ -52,6 +52,10 @@ impl Actor {
             Ask::Exchange { connection, limit } => {
                 self.with(connection, |stream| exchange(stream, limit)).map(|()| Reply::Took(start.elapsed()))
             }
+            Ask::Say { connection, text, expect, limit } => {
+                let said = self.with(connection, |stream| say(stream, &text, &expect, limit));
+                said.map(|()| Reply::Took(start.elapsed()))
+            }
             Ask::WaitEnd { connection, limit } => {
                 self.with(connection, |stream| wait_end(stream, limit)).map(|()| Reply::Took(start.elapsed()))
             }
@@ -159,6 +163,18 @@ fn exchange(mut stream: &TcpStream, limit: Duration) -> std::io::Result<()> {
     let mut received = [0; 8];
     stream.read_exact(&mut received)?;
     if received == sent { Ok(()) } else { Err(std::io::Error::new(ErrorKind::InvalidData, "the echo differs")) }
+}
+
+fn say(mut stream: &TcpStream, text: &str, expect: &str, limit: Duration) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(limit.max(Duration::from_millis(1))))?;
+    stream.write_all(text.as_bytes())?;
+    let mut received = vec![0; expect.len()];
+    stream.read_exact(&mut received)?;
+    if received == expect.as_bytes() {
+        return Ok(());
+    }
+    let text = format!("the reply begins with {:?}", String::from_utf8_lossy(&received));
+    Err(std::io::Error::new(ErrorKind::InvalidData, text))
 }
 
 fn wait_end(mut stream: &TcpStream, limit: Duration) -> std::io::Result<()> {

@@ -24,6 +24,7 @@ pub enum Ask {
     Connect { to: SocketAddr, limit: Duration },
     Request { to: SocketAddr, limit: Duration },
     Exchange { connection: u64, limit: Duration },
+    Say { connection: u64, text: String, expect: String, limit: Duration },
     WaitEnd { connection: u64, limit: Duration },
     Close { connection: u64 },
     Traffic { to: SocketAddr, connections: u16, every: Duration, speak: Speak },

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use testbed::peer::script::Speak;
+use testbed::process::Program;
 use testbed::run::{self, Run};
 use testbed::snapshot::Snapshot;
 use testbed::world::World;
+use testbed::{programs, wait};
 
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -45,7 +47,7 @@ fn a_pod_has_an_address_of_its_own_and_reaches_other_nodes() -> Result<()> {
         let listener = serving.listen(address, 0)?;
         asking.request(SocketAddr::new(address, listener.port), LIMIT)??;
         let traffic = asking.traffic(SocketAddr::new(address, listener.port), 3, Duration::ZERO, Speak::Echo)?;
-        testbed::wait::until("some traffic", LIMIT, || traffic.report().ok().filter(|r| r.right > 30))?;
+        wait::until("some traffic", LIMIT, || traffic.report().ok().filter(|r| r.right > 30))?;
         let report = traffic.stop()?;
         assert_eq!((report.opened, report.broken, report.wrong), (3, 0, 0), "{report:?}");
         let refused = asking.connect(SocketAddr::new(address, 1), LIMIT)?.err().expect("nobody listens at port 1");
@@ -105,4 +107,36 @@ fn be_killed() -> Result<()> {
     println!("\nrun {}", run.id());
     std::thread::park();
     Ok(())
+}
+
+#[test]
+fn real_programs_serve_inside_their_namespaces() -> Result<()> {
+    let run = Run::start("real")?;
+    let world = World::one_cluster(&run, 2)?;
+    let [a, b] = &world.clusters[0].nodes[..] else { panic!("two nodes were asked for") };
+    let (web, db, resolver, client) =
+        (a.workload("web")?, a.workload("db")?, a.pod("resolver", 53)?, b.workload("client")?);
+    web.start(Program::of(programs::nginx(web.place().dir(), 8080)?))?;
+    db.start(Program::of(programs::redis(6379)))?;
+    resolver.start(Program::of(programs::dnsmasq("shop.test", "10.0.0.11".parse()?)))?;
+    let peer = client.peer()?;
+    for address in web.addresses().both() {
+        let connected = |port| {
+            wait::until_ok("a connection", LIMIT, || Ok(peer.connect(SocketAddr::new(address, port), LIMIT)?.ok()))
+        };
+        connected(8080)?.http_get(LIMIT)??;
+        connected(6379)?.redis_ping(LIMIT)??;
+    }
+    let traffic = peer.traffic(SocketAddr::new(db.addresses().v4.into(), 6379), 10, Duration::ZERO, Speak::Redis)?;
+    wait::until("some traffic", LIMIT, || traffic.report().ok().filter(|r| r.right > 100))?;
+    let report = traffic.stop()?;
+    assert_eq!((report.opened, report.broken, report.wrong, report.sent), (10, 0, 0, report.right), "{report:?}");
+    for address in resolver.addresses().both() {
+        let answer = wait::until_ok("the resolver", LIMIT, || {
+            let asked = client.place().finished(Program::of(programs::dig(address, "shop.test")), LIMIT)?;
+            Ok(asked.status.success().then_some(asked.stdout))
+        })?;
+        assert_eq!(answer.trim(), "10.0.0.11");
+    }
+    run.finish()
 }
