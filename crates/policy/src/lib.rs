@@ -1,7 +1,7 @@
 //! Policy: attributes, selectors, policies, and the one evaluator.
 //!
 //! PURE: no sockets, files or clocks. Start reading at [`rules::RuleSet`]: policies go in, verdicts come out. A manifest
-//! becomes a [`policy::Policy`] in `syntax`; `explain` says why a verdict is what it is.
+//! becomes a [`policy::Policy`] in [`manifest`]; `explain` says why a verdict is what it is.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ pub mod attribute;
 pub mod code;
 pub mod decide;
 pub mod diagnostic;
+pub mod manifest;
 pub mod namespace;
 pub mod policy;
 pub mod port;
@@ -16,3 +17,4 @@ pub mod posture;
 pub mod reason;
 pub mod rules;
 pub mod selector;
+pub mod syntax;

@@ -111,4 +111,7 @@ codes! {
     BAD_TIME = "P2303", "not a point in time",
         "Times are written as in RFC 3339: `2030-01-31T00:00:00Z`.",
         "Write the time in that form.";
+    ON_AGENT_LOSS_UNAVAILABLE = "P2304", "onAgentLoss: open is not honoured yet",
+        "The datapath of this version always keeps the last policy in force when its agent is gone.",
+        "Leave the field out, or write `onAgentLoss: hold`.";
 }
