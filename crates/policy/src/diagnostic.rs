@@ -117,9 +117,8 @@ fn render_one(diagnostic: &Diagnostic, source: &str, renderer: &Renderer) -> Str
         Severity::Warning => Level::WARNING,
     };
     let (excerpt, span) = excerpt(source, problem.span.clone());
-    let mut snippet = Snippet::source(excerpt)
-        .line_start(diagnostic.line as usize)
-        .annotation(AnnotationKind::Primary.span(span));
+    let mut snippet =
+        Snippet::source(excerpt).line_start(diagnostic.line as usize).annotation(AnnotationKind::Primary.span(span));
     if let Some(file) = &diagnostic.file {
         snippet = snippet.path(printable(file));
     }

@@ -21,7 +21,8 @@ fn json_of(source: &str) -> Vec<serde_json::Value> {
 #[test]
 fn yaml_and_json_give_the_same_trees() {
     let yaml = "kind: Policy\nspec:\n  from: [app=web, 'a, b']\n  n: 5432\n  t: yes\n  b: true\n  e:\n";
-    let expected = json!({"kind": "Policy", "spec": {"from": ["app=web", "a, b"], "n": 5432, "t": "yes", "b": true, "e": null}});
+    let expected =
+        json!({"kind": "Policy", "spec": {"from": ["app=web", "a, b"], "n": 5432, "t": "yes", "b": true, "e": null}});
     assert_eq!(json_of(yaml), [expected.clone()]);
     assert_eq!(json_of(&expected.to_string()), [expected]);
 }
@@ -93,7 +94,8 @@ fn a_document_is_compared_with_its_schema() {
             }
         }
     });
-    let source = "kind: Policy\nlabels: {version: 1.10, on: true}\nspec:\n  form: [a]\n  action: alow\n  mode:\n  port: 70000\n";
+    let source =
+        "kind: Policy\nlabels: {version: 1.10, on: true}\nspec:\n  form: [a]\n  action: alow\n  mode:\n  port: 70000\n";
     let (documents, _) = parse_documents(source);
     insta::assert_snapshot!(show(schema::check(&documents[0].root, &schema), source), @"
     P2005 2:19 text is expected here, not a number (write it in quotes)

@@ -163,7 +163,12 @@ impl Reader<'_> {
                         self.problem(code::DUPLICATE_KEY, node.span, &message, "take one of the two out");
                     }
                     Some(key) if key == "<<" => {
-                        self.problem(code::UNSUPPORTED_YAML, node.span, "a merge key stands here", "write the keys out");
+                        self.problem(
+                            code::UNSUPPORTED_YAML,
+                            node.span,
+                            "a merge key stands here",
+                            "write the keys out",
+                        );
                     }
                     Some(_) => {}
                 }
