@@ -4,7 +4,12 @@
 //! the handshake ([`handshake::model`]) foretells for every packet, so that the kernel's counters can be compared to the unit.
 //! Start at [`Attacker`]; [`oracle::Oracle`] is a victim as the model sees it.
 
+pub mod flood;
+pub mod forge;
+pub mod oracle;
 pub mod raw;
+pub mod relay;
+pub mod speak;
 pub mod tap;
 
 use std::collections::BTreeMap;
@@ -64,8 +69,7 @@ impl Tally {
         refused.collect()
     }
 
-    /// Fails unless counters moved by exactly what was sent. `before` and `after` are the victim's denials by reason;
-    /// reasons that no packet of this tally has may move by what `beside` says (0 when it says nothing).
+    /// Fails unless counters moved by exactly what was sent. `before` and `after` are the victim's denials by reason.
     pub fn compare(&self, before: &BTreeMap<Reason, u64>, after: &BTreeMap<Reason, u64>) -> Result<()> {
         let moved = |reason: &Reason| {
             after.get(reason).copied().unwrap_or(0) as i128 - before.get(reason).copied().unwrap_or(0) as i128

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ pub struct Tap {
 #[derive(Debug, Default)]
 struct Heard {
     segments: Mutex<Vec<Segment>>,
+    more: Condvar,
     total: AtomicU64,
     stop: AtomicBool,
 }
@@ -64,6 +65,13 @@ impl Tap {
             let segments = self.heard.segments.lock().unwrap_or_else(PoisonError::into_inner);
             segments.iter().find(|segment| wanted(segment)).cloned()
         })
+    }
+
+    /// Takes away everything heard so far; waits up to `limit` for the first.
+    pub fn take(&self, limit: Duration) -> Vec<Segment> {
+        let segments = self.heard.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.heard.more.wait_timeout_while(segments, limit, |segments| segments.is_empty());
+        std::mem::take(&mut *waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 
     /// Forgets what was heard.
@@ -102,5 +110,7 @@ fn listen(socket: &OwnedFd, heard: &Heard) {
             segments.drain(..KEPT_MAX / 2);
         }
         segments.push(segment);
+        drop(segments);
+        heard.more.notify_one();
     }
 }
