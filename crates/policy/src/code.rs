@@ -3,6 +3,7 @@
 //! One file per range, so that every layer keeps its rows beside its words: `P1xxx` verdict reasons, `P2xxx`
 //! manifests and policies, `A3xxx` API, `E4xxx` enrolment and Sync, `K5xxx` agent, kernel and doctor, `C6xxx` CLI.
 
+pub mod api;
 pub mod cli;
 pub mod manifest;
 pub mod verdict;
@@ -20,9 +21,17 @@ pub struct Code {
     pub mend: &'static str,
 }
 
+/// The ranges, one row a layer.
+const RANGES: &[&[Code]] = &[
+    verdict::ALL,
+    manifest::ALL,
+    api::ALL,
+    cli::ALL,
+];
+
 /// Every code, in the order of the ids.
 pub fn all() -> impl Iterator<Item = &'static Code> {
-    [verdict::ALL, manifest::ALL, cli::ALL].into_iter().flatten()
+    RANGES.iter().copied().flatten()
 }
 
 /// Looks a code up by its id, in any letter case.
@@ -69,7 +78,7 @@ mod tests {
 
     #[test]
     fn ids_are_unique_ordered_and_well_formed() {
-        for range in [verdict::ALL, manifest::ALL, cli::ALL] {
+        for range in RANGES {
             assert!(range.windows(2).all(|pair| pair[0].id < pair[1].id), "order: {range:?}");
         }
         for code in all() {

@@ -1,0 +1,79 @@
+//! Applying many documents in one transaction: all of them, or none.
+
+use serde::{Deserialize, Serialize};
+
+use crate::flow::FlowRow;
+use crate::object::{Object, Revision};
+use crate::problem::Diagnostic;
+
+/// What a client sends to `POST …/apply`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApplyRequest {
+    /// Files of YAML or JSON, each with any number of documents.
+    pub sources: Vec<Source>,
+    /// Namespace for documents that name none; absent means `/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+/// One file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Source {
+    /// How messages call it.
+    pub name: String,
+    /// What is in it.
+    pub text: String,
+}
+
+/// What an apply did, or with `dryRun` would have done.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplyResponse {
+    /// Per document, in the order given.
+    pub results: Vec<ApplyResult>,
+    /// The revision of the write; with `dryRun` the revision it was computed at.
+    pub revision: Revision,
+    /// Whether nothing was written.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Warnings about documents that were taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub diagnostics: Vec<Diagnostic>,
+    /// With `dryRun`: flows seen of late that would be refused from now on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub would_break: Vec<FlowRow>,
+}
+
+/// What happened to one document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplyResult {
+    /// As it is now.
+    pub object: Object,
+    /// What was done.
+    pub outcome: ApplyOutcome,
+}
+
+/// What was done with one document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ApplyOutcome {
+    /// There was none of that name.
+    Created,
+    /// It was changed.
+    Updated,
+    /// It was so already; nothing was written.
+    Unchanged,
+}
+
+impl std::fmt::Display for ApplyOutcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Created => "created",
+            Self::Updated => "updated",
+            Self::Unchanged => "unchanged",
+        })
+    }
+}
