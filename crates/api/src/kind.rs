@@ -164,9 +164,7 @@ pub const KINDS: &[Kind] = &[
 /// Finds a kind by its name, plural or alias, in any letter case.
 pub fn find(word: &str) -> Option<&'static Kind> {
     let lower = word.to_ascii_lowercase();
-    KINDS.iter().find(|k| {
-        k.name.eq_ignore_ascii_case(word) || k.plural == lower || k.aliases.contains(&lower.as_str())
-    })
+    KINDS.iter().find(|k| k.name.eq_ignore_ascii_case(word) || k.plural == lower || k.aliases.contains(&lower.as_str()))
 }
 
 /// The kind that somebody may have meant.

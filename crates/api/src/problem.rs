@@ -151,8 +151,7 @@ impl Problem {
 
     /// Documents with problems: the first error's code is the answer's sentence.
     pub fn invalid(diagnostics: Vec<Diagnostic>) -> Self {
-        let errors: Vec<&Diagnostic> =
-            diagnostics.iter().filter(|d| d.severity == Severity::Error).collect();
+        let errors: Vec<&Diagnostic> = diagnostics.iter().filter(|d| d.severity == Severity::Error).collect();
         let detail = match errors.as_slice() {
             [one] => one.sentence(),
             many => format!("{} problems, nothing was written", many.len()),

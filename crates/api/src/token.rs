@@ -68,8 +68,7 @@ impl FromStr for JoinToken {
 
 impl fmt::Display for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fields =
-            Fields { server: self.server.clone(), ca: self.ca.to_string(), secret: self.secret.clone() };
+        let fields = Fields { server: self.server.clone(), ca: self.ca.to_string(), secret: self.secret.clone() };
         let json = serde_json::to_vec(&fields).map_err(|_| fmt::Error)?;
         write!(f, "{PREFIX}{}", URL_SAFE_NO_PAD.encode(json))
     }

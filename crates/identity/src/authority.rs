@@ -274,10 +274,7 @@ mod tests {
         let loaded = Authority::load(domain.clone(), made.root().clone(), &made.key_pem()).unwrap();
         assert_eq!(loaded.root(), made.root());
         let other = authority();
-        assert!(matches!(
-            Authority::load(domain, made.root().clone(), &other.key_pem()),
-            Err(LoadError::Mismatch)
-        ));
+        assert!(matches!(Authority::load(domain, made.root().clone(), &other.key_pem()), Err(LoadError::Mismatch)));
     }
 
     #[test]

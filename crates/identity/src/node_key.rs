@@ -38,7 +38,12 @@ pub fn sign(node_key_pem: &str, generation: u32, public: &[u8; 32]) -> Result<Ve
 }
 
 /// Checks a handshake key against the certificate of the node that presents it.
-pub fn verify(node: &Verified<Leaf>, generation: u32, public: &[u8], signature: &[u8]) -> Result<[u8; 32], NodeKeyError> {
+pub fn verify(
+    node: &Verified<Leaf>,
+    generation: u32,
+    public: &[u8],
+    signature: &[u8],
+) -> Result<[u8; 32], NodeKeyError> {
     check(&node.get().public_key, generation, public, signature)
 }
 

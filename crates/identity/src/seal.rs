@@ -44,7 +44,8 @@ pub enum SealError {
 impl SealKey {
     /// Makes a new key: the key and its PKCS#8 form to store.
     pub fn generate() -> Result<(Self, Zeroizing<Vec<u8>>), SealError> {
-        let document = Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new()).map_err(|_| SealError::Key)?;
+        let document =
+            Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new()).map_err(|_| SealError::Key)?;
         let bytes = Zeroizing::new(document.as_ref().to_vec());
         Ok((Self::load(&bytes)?, bytes))
     }
@@ -86,7 +87,13 @@ impl Seal {
     }
 
     /// Whether `objects_digest` was sealed for this node at this revision, whatever the time.
-    pub fn check(&self, public: &[u8; 32], node: NodeId, revision: u64, objects_digest: &[u8; 32]) -> Result<(), SealError> {
+    pub fn check(
+        &self,
+        public: &[u8; 32],
+        node: NodeId,
+        revision: u64,
+        objects_digest: &[u8; 32],
+    ) -> Result<(), SealError> {
         if &self.digest != objects_digest {
             return Err(SealError::Digest);
         }

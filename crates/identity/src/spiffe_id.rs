@@ -200,8 +200,17 @@ mod tests {
             assert_eq!(good.parse::<SpiffeId>().unwrap().to_string(), good);
         }
         for bad in [
-            "spiffe://", "example.org/a", "spiffe://Example.org", "spiffe://a/", "spiffe://a/b/", "spiffe://a//b",
-            "spiffe://a/../b", "spiffe://a/b?x", "spiffe://a:80/b", "spiffe://u@a/b", "spiffe://a/%41",
+            "spiffe://",
+            "example.org/a",
+            "spiffe://Example.org",
+            "spiffe://a/",
+            "spiffe://a/b/",
+            "spiffe://a//b",
+            "spiffe://a/../b",
+            "spiffe://a/b?x",
+            "spiffe://a:80/b",
+            "spiffe://u@a/b",
+            "spiffe://a/%41",
         ] {
             assert!(bad.parse::<SpiffeId>().is_err(), "{bad}");
         }
@@ -213,7 +222,8 @@ mod tests {
         assert_eq!(role("/stolos/node/17"), Role::Node(NodeId::new(17).unwrap()));
         assert_eq!(role("/stolos/admin/root"), Role::Admin("root".into()));
         assert_eq!(role("/stolos/server"), Role::Server);
-        for path in ["/stolos/node/0", "/stolos/node/017", "/stolos/node/1/2", "/stolos/admin", "/x/stolos/server", ""] {
+        for path in ["/stolos/node/0", "/stolos/node/017", "/stolos/node/1/2", "/stolos/admin", "/x/stolos/server", ""]
+        {
             assert_eq!(role(path), Role::Workload, "{path}");
         }
     }
