@@ -1,7 +1,7 @@
 //! Policy: attributes, selectors, policies, and the one evaluator.
 //!
 //! PURE: no sockets, files or clocks. Start reading at [`rules::RuleSet`]: policies go in, verdicts come out. A manifest
-//! becomes a [`policy::Policy`] in [`manifest`]; `explain` says why a verdict is what it is.
+//! becomes a [`policy::Policy`] in [`manifest`]; [`explain::explain`] says why a verdict is what it is.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ pub mod attribute;
 pub mod code;
 pub mod decide;
 pub mod diagnostic;
+pub mod explain;
 pub mod manifest;
 pub mod namespace;
 pub mod policy;

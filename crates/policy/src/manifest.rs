@@ -79,6 +79,42 @@ pub fn policy_document(text: &str) -> Result<Policy, Vec<Problem>> {
     read.ok_or(problems)
 }
 
+/// Writes a policy as the YAML document that reads back as the same policy.
+pub fn to_yaml(policy: &Policy) -> String {
+    let mut text = format!(
+        "apiVersion: stolos.dev/v1\nkind: Policy\nmetadata:\n  namespace: {}\n  name: {}\nspec:\n",
+        scalar(policy.namespace().as_str()),
+        scalar(policy.id.name()),
+    );
+    let mut list = |key: &str, items: Vec<String>| {
+        text.push_str(&format!("  {key}:\n"));
+        for item in items {
+            text.push_str(&format!("  - {}\n", scalar(&item)));
+        }
+    };
+    list("from", policy.from.iter().map(Selector::to_string).collect());
+    list("to", policy.to.iter().map(Selector::to_string).collect());
+    list("ports", policy.ports.iter().map(Port::to_string).collect());
+    text.push_str(&format!("  action: {}\n", policy.action));
+    if policy.mode != Mode::Enforce {
+        text.push_str(&format!("  mode: {}\n", policy.mode));
+    }
+    if let Some(reason) = &policy.reason {
+        text.push_str(&format!("  reason: {}\n", scalar(reason)));
+    }
+    text
+}
+
+/// Text as a YAML scalar: bare where that is safe, else in the quotes of JSON, which YAML reads.
+fn scalar(text: &str) -> String {
+    let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '=' | '-' | '_' | '.');
+    let bare = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/') && text.chars().all(word);
+    match bare && !matches!(text.to_ascii_lowercase().as_str(), "true" | "false" | "null" | "yes" | "no" | "on" | "off") {
+        true => text.to_owned(),
+        false => serde_json::Value::from(text).to_string(),
+    }
+}
+
 /// Reads what a Namespace document says for itself. What it loosens is [`loosenings`]'s business.
 pub fn protection(root: &Node, source: &str) -> Checked<Protection> {
     let mut reader = Reader { source, problems: Vec::new() };

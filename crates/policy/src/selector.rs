@@ -74,6 +74,11 @@ impl Selector {
         Self { requirements: Vec::new() }
     }
 
+    /// All of these requirements; none at all is [`Selector::any`].
+    pub(crate) fn of(requirements: Vec<Requirement>) -> Self {
+        Self { requirements }
+    }
+
     /// Parses the text of a selector and keeps where each requirement stands.
     pub fn parse(text: &str) -> Result<Parsed, SelectorError> {
         parse::parse(text)

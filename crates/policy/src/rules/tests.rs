@@ -1,6 +1,6 @@
 mod fixtures;
 mod naive;
-mod properties;
+pub(crate) mod properties;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,13 +11,13 @@ use crate::port::Port;
 use crate::port::protocol;
 
 /// A named end of a fixture.
-pub(super) enum End {
+pub(crate) enum End {
     Workload(Identity),
     External(BTreeSet<ExternalId>),
 }
 
 impl End {
-    fn peer(&self) -> Peer<'_> {
+    pub(crate) fn peer(&self) -> Peer<'_> {
         match self {
             End::Workload(identity) => Peer::Workload(identity),
             End::External(networks) => Peer::External(networks),
@@ -33,13 +33,13 @@ impl End {
 /// policy /shop:p deny observe | app=web ; app=x | app=db | tcp/80 udp/53
 /// ```
 #[derive(Default)]
-pub(super) struct World {
-    pub(super) rules: RuleSet,
-    pub(super) ends: BTreeMap<String, End>,
+pub(crate) struct World {
+    pub(crate) rules: RuleSet,
+    pub(crate) ends: BTreeMap<String, End>,
 }
 
 impl World {
-    pub(super) fn line(&mut self, line: &str) {
+    pub(crate) fn line(&mut self, line: &str) {
         let (word, rest) = line.split_once(' ').unwrap();
         let words: Vec<&str> = rest.split_whitespace().collect();
         match word {
@@ -68,19 +68,20 @@ impl World {
         }
     }
 
-    fn decide(&self, query: &str) -> Decision {
+    /// Hands `client -> server port` over as a flow.
+    pub(crate) fn flow<T>(&self, query: &str, with: impl FnOnce(&RuleSet, &Flow<'_>) -> T) -> T {
         let (client, rest) = query.split_once(" -> ").unwrap();
         let (server, port) = rest.split_once(' ').unwrap();
         let port = port.parse::<Port>().unwrap().ranges().next().unwrap();
         let protocol = if port.protocol == protocol::ANY { 132 } else { port.protocol };
         let (client, server) = (&self.ends[client], &self.ends[server]);
         let flow = Flow { client: client.peer(), server: server.peer(), protocol, port: port.first };
-        self.rules.decide(&flow)
+        with(&self.rules, &flow)
     }
 }
 
 /// `/ns:name ACTION [observe] | from ; from | to ; to | ports`
-pub(super) fn policy(text: &str) -> Policy {
+pub(crate) fn policy(text: &str) -> Policy {
     let [head, from, to, ports] = text.split('|').map(str::trim).collect::<Vec<_>>()[..] else { panic!("{text}") };
     let head: Vec<&str> = head.split_whitespace().collect();
     let selectors = |text: &str| text.split(';').map(|s| s.parse().unwrap()).collect();
@@ -115,12 +116,12 @@ fn show(decision: &Decision) -> String {
 }
 
 /// Lines of a world; lines `QUERY => EXPECTED` are asked of it as it stands by then.
-pub(super) fn check(fixture: &str) {
+pub(crate) fn check(fixture: &str) {
     let mut world = World::default();
     for line in fixture.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
         match line.split_once(" => ") {
             Some((query, expected)) => {
-                assert_eq!(show(&world.decide(query)), expected.trim(), "{query}");
+                assert_eq!(world.flow(query, |rules, flow| show(&rules.decide(flow))), expected.trim(), "{query}");
             }
             None => world.line(line),
         }

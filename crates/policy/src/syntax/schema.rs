@@ -106,7 +106,7 @@ impl<'a> Checker<'a> {
                 closest = Some(attempt.problems);
             }
         }
-        let choices: Option<Vec<Vec<&str>>> = alternatives.iter().map(|schema| words(schema)).collect();
+        let choices: Option<Vec<Vec<&str>>> = alternatives.iter().map(words).collect();
         match choices {
             Some(choices) => self.word(node, &choices.concat(), field),
             None => self.problems.extend(closest.unwrap_or_default()),

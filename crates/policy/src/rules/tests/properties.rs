@@ -72,7 +72,7 @@ prop_compose! {
     }
 }
 
-fn an_end() -> impl Strategy<Value = End> {
+pub(crate) fn an_end() -> impl Strategy<Value = End> {
     let networks = vec((select(NAMESPACES), select(vec!["n", "o", "np"])), 0..3);
     prop_oneof![
         5 => an_identity().prop_map(End::Workload),
@@ -83,7 +83,7 @@ fn an_end() -> impl Strategy<Value = End> {
 }
 
 prop_compose! {
-    fn a_posture()(
+    pub(crate) fn a_posture()(
         namespace in select(NAMESPACES),
         mode in select(vec![Mode::Observe, Mode::Enforce]),
         ingress in select(vec![Action::Allow, Action::Deny]),
@@ -95,17 +95,17 @@ prop_compose! {
 
 /// A change to the policies: put one in (or over another), or take one out.
 #[derive(Clone, Debug)]
-enum Change {
+pub(crate) enum Change {
     Insert(Policy),
     Remove(usize),
 }
 
-fn changes() -> impl Strategy<Value = Vec<Change>> {
+pub(crate) fn changes() -> impl Strategy<Value = Vec<Change>> {
     let change = prop_oneof![3 => a_policy().prop_map(Change::Insert), 1 => any::<usize>().prop_map(Change::Remove)];
     vec(change, 0..24)
 }
 
-fn apply(changes: &[Change], rules: &mut RuleSet) -> Vec<Policy> {
+pub(crate) fn apply(changes: &[Change], rules: &mut RuleSet) -> Vec<Policy> {
     let mut policies: Vec<Policy> = Vec::new();
     for change in changes {
         match change {
