@@ -109,7 +109,8 @@ pub fn to_yaml(policy: &Policy) -> String {
 fn scalar(text: &str) -> String {
     let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '=' | '-' | '_' | '.');
     let bare = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/') && text.chars().all(word);
-    match bare && !matches!(text.to_ascii_lowercase().as_str(), "true" | "false" | "null" | "yes" | "no" | "on" | "off") {
+    match bare && !matches!(text.to_ascii_lowercase().as_str(), "true" | "false" | "null" | "yes" | "no" | "on" | "off")
+    {
         true => text.to_owned(),
         false => serde_json::Value::from(text).to_string(),
     }

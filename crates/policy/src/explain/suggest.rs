@@ -56,10 +56,8 @@ pub(super) fn suggestions(rules: &RuleSet, flow: &Flow<'_>, refusing: &[Side]) -
         }
     };
     debug_assert!(!places.is_empty(), "{first} refuses and has no end of ours");
-    let made: Vec<Option<Suggestion>> = places
-        .into_iter()
-        .map(|(sides, own)| Some(Suggestion { sides, policy: policy(rules, flow, &own)? }))
-        .collect();
+    let made: Vec<Option<Suggestion>> =
+        places.into_iter().map(|(sides, own)| Some(Suggestion { sides, policy: policy(rules, flow, &own)? })).collect();
     let needs_network = made.iter().any(Option::is_none);
     (made.into_iter().flatten().collect(), needs_network)
 }
