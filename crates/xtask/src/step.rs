@@ -72,6 +72,11 @@ impl Step {
         self
     }
 
+    pub(crate) fn current_dir(mut self, directory: &str) -> Self {
+        self.0.current_dir(directory);
+        self
+    }
+
     /// Runs it to the end; whether its status was 0.
     pub(crate) fn succeeds(mut self) -> Result<bool> {
         self.announce();
