@@ -8,6 +8,7 @@
 
 pub mod attack;
 pub mod cgroup;
+pub mod demo;
 pub mod fleet;
 pub mod gateway;
 pub mod ip;

@@ -10,7 +10,7 @@ use crate::ip::{self, Addresses, Network};
 use crate::netns::Netns;
 use crate::peer::Peer;
 use crate::process::{Place, Process, Program};
-use crate::run::{self, Run};
+use crate::run;
 use crate::{gateway, process};
 
 /// A node.
@@ -32,7 +32,7 @@ pub struct Workload {
 
 impl Node {
     /// A node `name` plugged into the switch `lan`, as host `number` of the cluster's network.
-    pub(crate) fn build(run: &Run, name: &str, lan: &Netns, number: u8) -> Result<Self> {
+    pub(crate) fn build(run: &run::Handle, name: &str, lan: &Netns, number: u8) -> Result<Self> {
         let netns = Netns::create(&run.dir().join("netns"), name)?;
         ip::bridge(&netns, "br0")?;
         ip::plug(&netns, "eth0", lan, "br0", &format!("node{number}"))?;
@@ -41,7 +41,7 @@ impl Node {
         ip::configure(&netns, "br0", addresses, Some(Network::CLUSTER.host(gateway::INSIDE_HOST)))?;
         let subtree = run.cgroup().child(name)?;
         let cgroup = subtree.child("system")?;
-        let host = Place { run: run.handle(), netns, cgroup, dir: run.dir().join(name) };
+        let host = Place { run: run.clone(), netns, cgroup, dir: run.dir().join(name) };
         std::fs::create_dir_all(&host.dir)?;
         Ok(Self { name: name.to_owned(), host, subtree, addresses })
     }

@@ -154,6 +154,12 @@ impl Peer {
 }
 
 impl Listener {
+    /// Stops listening; connections that were accepted stay.
+    pub fn close(self) -> Result<()> {
+        self.peer.ask(Ask::CloseListener { listener: self.id }, Duration::ZERO)??;
+        Ok(())
+    }
+
     /// Remote addresses of all connections accepted so far.
     pub fn accepted(&self) -> Result<Vec<SocketAddr>> {
         match self.peer.ask(Ask::Accepted { listener: self.id }, Duration::ZERO)?? {

@@ -28,9 +28,11 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// Its gateway to the network between.
     pub gateway: Gateway,
+    lan: Netns,
+    run: run::Handle,
 }
 
-/// A machine on the network between the clusters that is no node of theirs.
+/// A machine that is no node: on the network between the clusters, or inside one.
 #[derive(Clone, Debug)]
 pub struct Outsider {
     /// Where its programs run.
@@ -57,6 +59,10 @@ impl World {
 
     /// Clusters by name and number of nodes (at most 80 each).
     pub fn build(run: &Run, clusters: &[(&str, u8)]) -> Result<Self> {
+        Self::build_in(&run.handle(), clusters)
+    }
+
+    pub(crate) fn build_in(run: &run::Handle, clusters: &[(&str, u8)]) -> Result<Self> {
         let between = switch(run, &format!("{}-outside", clusters.first().map_or("nothing", |(name, _)| name)))?;
         let mut built = Vec::new();
         for (index, (name, nodes)) in (0u8..).zip(clusters) {
@@ -65,21 +71,14 @@ impl World {
             let gateway = Gateway::build(netns, &lan, &between, GATEWAYS_FROM + index, &format!("gw{index}"))?;
             let node = |number: u8| Node::build(run, &format!("{name}-n{number}"), &lan, NODES_AFTER + number);
             let nodes = (1..=*nodes).map(node).collect::<Result<_>>()?;
-            built.push(Cluster { name: (*name).to_owned(), nodes, gateway });
+            built.push(Cluster { name: (*name).to_owned(), nodes, gateway, lan, run: run.clone() });
         }
-        Ok(Self { clusters: built, between, run: run.handle() })
+        Ok(Self { clusters: built, between, run: run.clone() })
     }
 
     /// A machine on the network between the clusters: a server, or a client that no cluster knows.
     pub fn outsider(&self, name: &str, number: u8) -> Result<Outsider> {
-        let netns = Netns::create(&self.run.dir().join("netns"), name)?;
-        ip::plug(&netns, "eth0", &self.between, "br0", &format!("out{number}"))?;
-        let addresses = Network::BETWEEN.host(number);
-        ip::configure(&netns, "eth0", addresses, None)?;
-        let cgroup: Cgroup = self.run.cgroup().child(name)?;
-        let place = Place { run: self.run.clone(), netns, cgroup, dir: self.run.dir().join(name) };
-        std::fs::create_dir_all(&place.dir)?;
-        Ok(Outsider { place, addresses })
+        machine(&self.run, name, &self.between, Network::BETWEEN.host(number), &format!("out{number}"))
     }
 
     /// All nodes of all clusters.
@@ -88,7 +87,25 @@ impl World {
     }
 }
 
-fn switch(run: &Run, name: &str) -> Result<Netns> {
+impl Cluster {
+    /// A machine in the cluster's own network that is no node, as host `number`: where an intruder stands.
+    pub fn stranger(&self, name: &str, number: u8) -> Result<Outsider> {
+        machine(&self.run, name, &self.lan, Network::CLUSTER.host(number), &format!("str{number}"))
+    }
+}
+
+/// A namespace on a switch with one interface, and a cgroup of its own.
+fn machine(run: &run::Handle, name: &str, switch: &Netns, addresses: Addresses, port: &str) -> Result<Outsider> {
+    let netns = Netns::create(&run.dir().join("netns"), name)?;
+    ip::plug(&netns, "eth0", switch, "br0", port)?;
+    ip::configure(&netns, "eth0", addresses, None)?;
+    let cgroup: Cgroup = run.cgroup().child(name)?;
+    let place = Place { run: run.clone(), netns, cgroup, dir: run.dir().join(name) };
+    std::fs::create_dir_all(&place.dir)?;
+    Ok(Outsider { place, addresses })
+}
+
+fn switch(run: &run::Handle, name: &str) -> Result<Netns> {
     let netns = Netns::create(&run.dir().join("netns"), name)?;
     ip::bridge(&netns, "br0")?;
     Ok(netns)

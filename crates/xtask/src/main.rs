@@ -17,7 +17,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// ./x: the project's one door.
 #[derive(Parser)]
-#[command(name = "./x", disable_help_subcommand = true)]
+#[command(name = "./x", bin_name = "./x", disable_help_subcommand = true)]
 struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,

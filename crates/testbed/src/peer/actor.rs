@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::script::{Answer, Ask, Failure, Numbered, Question, Reply};
@@ -13,9 +14,15 @@ use super::traffic;
 #[derive(Default)]
 struct Actor {
     next: AtomicU64,
-    listeners: Mutex<BTreeMap<u64, Arc<Mutex<Vec<SocketAddr>>>>>,
+    listeners: Mutex<BTreeMap<u64, Listening>>,
     connections: Mutex<BTreeMap<u64, Arc<TcpStream>>>,
     traffic: Mutex<BTreeMap<u64, traffic::Running>>,
+}
+
+struct Listening {
+    socket: Arc<TcpListener>,
+    accepted: Arc<Mutex<Vec<SocketAddr>>>,
+    thread: JoinHandle<()>,
 }
 
 /// Serves questions from standard input until it ends.
@@ -47,6 +54,7 @@ impl Actor {
         let done = match ask {
             Ask::Listen { at } => self.listen(at),
             Ask::Accepted { listener } => Ok(self.accepted(listener)),
+            Ask::CloseListener { listener } => self.close_listener(listener),
             Ask::Connect { to, limit } => self.connect(to, limit, start),
             Ask::Request { to, limit } => request(to, limit).map(|()| Reply::Took(start.elapsed())),
             Ask::Exchange { connection, limit } => {
@@ -80,25 +88,29 @@ impl Actor {
     }
 
     fn listen(&self, at: SocketAddr) -> std::io::Result<Reply> {
-        let listener = TcpListener::bind(at)?;
-        let port = listener.local_addr()?.port();
+        let socket = Arc::new(TcpListener::bind(at)?);
+        let port = socket.local_addr()?.port();
         let accepted = Arc::new(Mutex::new(Vec::new()));
+        let (listening, count) = (Arc::clone(&socket), Arc::clone(&accepted));
+        let thread = std::thread::spawn(move || accept(&listening, &count));
         let id = self.id();
-        lock(&self.listeners).insert(id, Arc::clone(&accepted));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if let Ok(peer) = stream.peer_addr() {
-                    lock(&accepted).push(peer);
-                }
-                std::thread::spawn(move || echo(stream));
-            }
-        });
+        lock(&self.listeners).insert(id, Listening { socket, accepted, thread });
         Ok(Reply::Listening { id, port })
+    }
+
+    fn close_listener(&self, id: u64) -> std::io::Result<Reply> {
+        if let Some(listening) = lock(&self.listeners).remove(&id) {
+            // Wakes the thread out of accept(), which then lets go of the socket.
+            rustix::net::shutdown(&*listening.socket, rustix::net::Shutdown::Both)?;
+            drop(listening.socket);
+            let _ = listening.thread.join();
+        }
+        Ok(Reply::Done)
     }
 
     fn accepted(&self, listener: u64) -> Reply {
         let listeners = lock(&self.listeners);
-        Reply::Accepted(listeners.get(&listener).map(|peers| lock(peers).clone()).unwrap_or_default())
+        Reply::Accepted(listeners.get(&listener).map(|listening| lock(&listening.accepted).clone()).unwrap_or_default())
     }
 
     fn connect(&self, to: SocketAddr, limit: Duration, start: Instant) -> std::io::Result<Reply> {
@@ -137,6 +149,19 @@ impl Actor {
             }
         });
         Ok(Reply::Listening { id: self.id(), port })
+    }
+}
+
+fn accept(listener: &TcpListener, accepted: &Mutex<Vec<SocketAddr>>) {
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                lock(accepted).push(peer);
+                std::thread::spawn(move || echo(stream));
+            }
+            Err(error) if error.kind() == ErrorKind::InvalidInput => return,
+            Err(_) => {}
+        }
     }
 }
 

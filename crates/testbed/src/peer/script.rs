@@ -21,6 +21,7 @@ pub struct Question {
 pub enum Ask {
     Listen { at: SocketAddr },
     Accepted { listener: u64 },
+    CloseListener { listener: u64 },
     Connect { to: SocketAddr, limit: Duration },
     Request { to: SocketAddr, limit: Duration },
     Exchange { connection: u64, limit: Duration },

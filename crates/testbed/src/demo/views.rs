@@ -1,0 +1,72 @@
+//! What the tour reads out of the CLI's JSON, as the API's own types.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use api::flow::{FlowList, FlowRow};
+use api::local::{Doctor, Status, Workload};
+use policy::reason::Reason;
+use serde_json::Value;
+
+use super::site::Site;
+
+/// What `stolos revoke -o json` says.
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Revoked {
+    pub(super) name: String,
+    pub(super) connections_cut: u64,
+    pub(super) confirmed: Vec<String>,
+    pub(super) unconfirmed: Vec<String>,
+}
+
+/// Rows from one workload to another (`/namespace/name`), of the last ten minutes.
+pub(super) fn flows(site: &Site, client: &str, server: &str) -> Result<Vec<FlowRow>> {
+    let list: FlowList = site.json(&["flows", "--since", "10m"])?;
+    let between = |row: &FlowRow| {
+        let ends = (row.client.workload.as_deref(), row.server.workload.as_deref());
+        ends == (Some(client), Some(server))
+    };
+    Ok(list.items.into_iter().filter(between).collect())
+}
+
+/// What the agent of a node says of itself.
+pub(super) fn agent(site: &Site, node: &str) -> Result<Status> {
+    parse(&site.agent(node, &["agent", "status", "-o", "json"])?)
+}
+
+/// A workload as the agent of its node knows it.
+pub(super) fn local_workload(site: &Site, node: &str, name: &str) -> Result<Workload> {
+    let known = agent(site, node)?.workloads.into_iter().find(|workload| workload.name == name);
+    known.with_context(|| format!("the agent of {node} knows no workload {name}"))
+}
+
+/// The checks of `stolos doctor`, which ends with status 1 where one failed.
+pub(super) fn doctor(site: &Site, node: &str) -> Result<Doctor> {
+    parse(&site.agent_whatever(node, &["doctor", "-o", "json"])?)
+}
+
+fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).with_context(|| format!("unexpected JSON:\n{text}"))
+}
+
+/// Names of nodes that `stolos status` knows, and of those where the newest state is not live.
+pub(super) fn rollout(site: &Site) -> Result<(usize, Vec<String>)> {
+    let status: Value = site.json(&["status"])?;
+    let nodes = status["rollout"]["nodes"].as_u64().with_context(|| format!("no roll-out in {status}"))?;
+    Ok((usize::try_from(nodes)?, serde_json::from_value(status["rollout"]["behind"].clone())?))
+}
+
+/// Refusals by reason out of an agent's metrics; counters that are 0 may be missing.
+pub(super) fn denials(metrics: &str) -> BTreeMap<Reason, u64> {
+    let mut found = BTreeMap::new();
+    for line in metrics.lines().filter(|line| line.contains("denials") && !line.starts_with('#')) {
+        let label = line.split_once("reason=\"").and_then(|(_, rest)| rest.split_once('"'));
+        let reason = label.and_then(|(label, _)| Reason::ALL.iter().find(|reason| reason.label() == label));
+        let count = line.rsplit_once(' ').and_then(|(_, number)| number.parse::<f64>().ok());
+        if let (Some(reason), Some(count)) = (reason, count) {
+            *found.entry(*reason).or_default() += count as u64;
+        }
+    }
+    found
+}
