@@ -8,6 +8,7 @@
 pub mod authority;
 pub mod fingerprint;
 pub mod ids;
+pub mod instance;
 pub mod node_key;
 pub mod seal;
 pub mod spiffe_id;

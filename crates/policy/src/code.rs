@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod enrolment;
 pub mod manifest;
 pub mod verdict;
 
@@ -22,7 +23,7 @@ pub struct Code {
 }
 
 /// The ranges, one row a layer.
-const RANGES: &[&[Code]] = &[verdict::ALL, manifest::ALL, api::ALL, cli::ALL];
+const RANGES: &[&[Code]] = &[verdict::ALL, manifest::ALL, api::ALL, enrolment::ALL, cli::ALL];
 
 /// Every code, in the order of the ids.
 pub fn all() -> impl Iterator<Item = &'static Code> {

@@ -2,5 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod class;
+pub mod fleet;
 pub mod generations;
+pub mod place;
 pub mod slots;
+pub mod view;

@@ -1,0 +1,268 @@
+//! What one node must know: `view(node)`, a flat map of objects (`proto/stolos/sync/v1/sync.proto`).
+//!
+//! Pure: from the fleet to bytes. A delta is the difference of two views; there is no second way to compute one.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use api::sync as wire;
+use identity::ids::{NodeId, WorkloadRef};
+use policy::attribute::{Identity, Peer};
+use policy::decide::SideVerdict;
+use policy::namespace::NamespacePath;
+use policy::policy::{Action, Mode, Side};
+use policy::posture::OnAgentLoss;
+use prost::Message;
+
+use crate::fleet::{Fleet, WorkloadEntry};
+use crate::place::claims::Owner;
+use crate::place::{self, Target};
+
+/// Objects by key.
+pub type View = BTreeMap<String, Vec<u8>>;
+
+/// (peer's class, local class, the peer's side) -> the encoded [`wire::PeerSide`], `None` where the posture decides.
+pub(crate) type SideCache = HashMap<(u32, u32, Side), Option<Vec<u8>>>;
+
+/// The difference of two views.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// New or changed objects.
+    pub upserted: Vec<(String, Vec<u8>)>,
+    /// Keys of objects that are gone.
+    pub removed: Vec<String>,
+}
+
+impl Difference {
+    /// Whether the views are equal.
+    pub fn is_empty(&self) -> bool {
+        self.upserted.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// What turns one view into another.
+pub fn difference(before: &View, after: &View) -> Difference {
+    let changed = after.iter().filter(|(key, value)| before.get(*key) != Some(value));
+    Difference {
+        upserted: changed.map(|(key, value)| (key.clone(), value.clone())).collect(),
+        removed: before.keys().filter(|key| !after.contains_key(*key)).cloned().collect(),
+    }
+}
+
+impl Fleet {
+    /// Everything that a node must know at the present revision; `None` for a node that is not enrolled or whose cluster
+    /// is gone.
+    pub fn view(&self, node: NodeId) -> Option<View> {
+        let mut view = View::new();
+        let cluster = self.put_settings(&mut view, node)?;
+        let realm = self.realm_of(node)?;
+        let locals: Vec<&WorkloadEntry> = self.workloads().filter(|w| w.at.node == node).collect();
+        for local in &locals {
+            let revocation = self.revocation_of(local);
+            let placed = wire::PlacedWorkload {
+                uid: local.uid.clone(),
+                slot: u32::from(local.at.slot.0),
+                instance: local.instance.0,
+                class: local.class,
+                namespace: local.identity.namespace().to_string(),
+                name: local.name.clone(),
+                revoked: revocation.is_some(),
+                revocation_uid: revocation.map(|(_, r)| r.uid.clone()).unwrap_or_default(),
+            };
+            view.insert(format!("workload/{}", local.uid), placed.encode_to_vec());
+        }
+        let classes = self.put_peers(&mut view);
+        self.put_classes(&mut view, &classes);
+        self.put_namespaces(&mut view, &classes);
+        self.put_policies(&mut view, &cluster);
+        self.put_sides(&mut view, &classes, &locals);
+        self.put_places(&mut view, realm);
+        self.put_keys(&mut view);
+        Some(view)
+    }
+
+    fn put_settings(&self, view: &mut View, id: NodeId) -> Option<NamespacePath> {
+        let (node, cluster) = self.node_with_cluster(id)?;
+        let namespace = NamespacePath::new(&cluster.namespace).ok()?;
+        let generation = self.node_keys.get(&id).and_then(|ring| ring.sending()).map_or(0, |(g, _)| g);
+        let settings = wire::Settings {
+            node_id: id.get(),
+            trust_domain: self.trust_domain.clone(),
+            cluster: node.cluster.clone(),
+            cluster_namespace: namespace.to_string(),
+            region: cluster.region.clone().unwrap_or_default(),
+            realm: cluster.realm_of(&node.cluster).to_owned(),
+            identity_scope: Vec::new(),
+            own_key_generation: u32::from(generation),
+        };
+        view.insert("settings".into(), settings.encode_to_vec());
+        Some(namespace)
+    }
+
+    /// All workloads of the trust domain; returns their classes.
+    fn put_peers(&self, view: &mut View) -> BTreeMap<u32, &Identity> {
+        let mut classes = BTreeMap::new();
+        for workload in self.workloads() {
+            classes.insert(workload.class, &*workload.identity);
+            let revocation = self.revocation_of(workload);
+            let peer = wire::Peer {
+                node: workload.at.node.get(),
+                slot: u32::from(workload.at.slot.0),
+                instance: workload.instance.0,
+                class: workload.class,
+                name: workload.name.clone(),
+                namespace: workload.identity.namespace().to_string(),
+                node_name: workload.node().to_owned(),
+                revoked: revocation.is_some(),
+                revocation_uid: revocation.map(|(_, r)| r.uid.clone()).unwrap_or_default(),
+            };
+            view.insert(format!("peer/{}", workload.at), peer.encode_to_vec());
+        }
+        classes
+    }
+
+    fn put_classes(&self, view: &mut View, classes: &BTreeMap<u32, &Identity>) {
+        for (id, identity) in classes {
+            let attributes = identity.attributes().iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+            view.insert(format!("class/{id}"), wire::Class { id: *id, attributes }.encode_to_vec());
+        }
+    }
+
+    /// The effective posture of every namespace that says something or in which a workload lives.
+    fn put_namespaces(&self, view: &mut View, classes: &BTreeMap<u32, &Identity>) {
+        let declared = self.postures.declared().map(|(path, _)| path);
+        let paths: BTreeSet<&NamespacePath> = declared.chain(classes.values().map(|i| i.namespace())).collect();
+        for path in paths {
+            let posture = self.rules.posture(path);
+            let object = wire::NamespacePosture {
+                path: path.to_string(),
+                enforce: posture.mode == Mode::Enforce,
+                ingress_allow: posture.ingress == Action::Allow,
+                egress_allow: posture.egress == Action::Allow,
+                encryption: posture.encryption.word().to_owned(),
+                hold_on_agent_loss: posture.on_agent_loss == OnAgentLoss::Hold,
+            };
+            view.insert(format!("namespace/{path}"), object.encode_to_vec());
+        }
+    }
+
+    /// Policies that can speak for a workload of the cluster, and the networks that they can name.
+    fn put_policies(&self, view: &mut View, cluster: &NamespacePath) {
+        let related = |namespace: &NamespacePath| namespace.contains(cluster) || cluster.contains(namespace);
+        for policy in self.policies.values().filter(|p| related(p.id.namespace())) {
+            let object = wire::PolicyObject { json: policy.json.clone() };
+            view.insert(format!("policy/{}", policy.id), object.encode_to_vec());
+        }
+        for network in self.networks.values().filter(|n| related(n.id.namespace())) {
+            let object = wire::Network {
+                namespace: network.id.namespace().to_string(),
+                name: network.id.name().to_owned(),
+                cidrs: network.cidrs.iter().map(ToString::to_string).collect(),
+            };
+            view.insert(format!("network/{}", network.id), object.encode_to_vec());
+        }
+    }
+
+    /// What the peers' own sides say about each pair of a peer's class and a local one, where it is not the posture.
+    fn put_sides(&self, view: &mut View, classes: &BTreeMap<u32, &Identity>, locals: &[&WorkloadEntry]) {
+        let locals: BTreeMap<u32, &Identity> = locals.iter().map(|w| (w.class, &*w.identity)).collect();
+        let mut cache = self.sides.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (peer_class, peer) in classes {
+            for (local_class, local) in &locals {
+                for side in [Side::Egress, Side::Ingress] {
+                    let entry = cache.entry((*peer_class, *local_class, side)).or_insert_with(|| {
+                        let verdict = self.rules.side(side, peer, &Peer::Workload(local));
+                        peer_side(*peer_class, *local_class, side, &verdict).map(|object| object.encode_to_vec())
+                    });
+                    if let Some(bytes) = entry {
+                        view.insert(format!("side/{peer_class}/{local_class}/{side}"), bytes.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    fn put_places(&self, view: &mut View, realm: &str) {
+        let declared = self.declared();
+        let (places, _) = place::places(realm, &declared);
+        for (key, place) in places {
+            view.insert(key, wire_place(&place).encode_to_vec());
+        }
+        for prefix in place::fleet_addresses(realm, &declared) {
+            view.insert(format!("fleet/{prefix}"), wire::FleetAddress { cidr: prefix.to_string() }.encode_to_vec());
+        }
+        let workloads = self.workloads().map(|w| (w.at, &*w.identity));
+        for service in self.services.values() {
+            let (members, _) = place::members(service, workloads.clone(), &declared);
+            let object = wire::Service {
+                id: service.id,
+                namespace: service.namespace.to_string(),
+                name: service.name.clone(),
+                members: members.workloads.into_iter().map(peer_ref).collect(),
+                external_endpoints: members.external.into_iter().collect(),
+                claimed_udp_ports: place::claimed_udp_ports(&service.spec).into_iter().map(u32::from).collect(),
+            };
+            view.insert(format!("service/{}", service.id), object.encode_to_vec());
+        }
+    }
+
+    fn put_keys(&self, view: &mut View) {
+        for (node, ring) in &self.node_keys {
+            for (generation, key, send) in ring.told() {
+                let (node, generation) = (node.get(), u32::from(generation));
+                let object = wire::NodeKey { node, generation, public: key.to_vec(), send };
+                view.insert(format!("node-key/{node}/{generation}"), object.encode_to_vec());
+            }
+        }
+        for (generation, key, send) in self.fleet_keys.told() {
+            let object = wire::FleetKey { generation: u32::from(generation), key: key.0.to_vec(), send };
+            view.insert(format!("fleet-key/{generation}"), object.encode_to_vec());
+        }
+    }
+}
+
+/// The wire form of a workload's name.
+pub fn peer_ref(at: WorkloadRef) -> wire::PeerRef {
+    wire::PeerRef { node: at.node.get(), slot: u32::from(at.slot.0) }
+}
+
+/// What a side says, without the names of policies; `None` where it says what its posture says for every port.
+fn peer_side(peer_class: u32, local_class: u32, side: Side, verdict: &SideVerdict) -> Option<wire::PeerSide> {
+    if verdict.ranges.iter().all(|range| range.outcome.action == verdict.default) {
+        return None;
+    }
+    let outcomes = verdict.ranges.iter().map(|range| wire::peer_side::PortOutcome {
+        protocol: u32::from(range.protocol),
+        first: u32::from(range.first),
+        last: u32::from(range.last),
+        allow: range.outcome.action == Action::Allow,
+    });
+    let peer_is_client = side == Side::Egress;
+    Some(wire::PeerSide { peer_class, local_class, peer_is_client, outcomes: outcomes.collect() })
+}
+
+fn wire_place(place: &place::Place) -> wire::Place {
+    use wire::place::Target as To;
+    let address = match place.address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let target = match place.target {
+        Target::Owner(Owner::Node(node)) => Some(To::Node(node.get())),
+        Target::Owner(Owner::Workload(at)) => Some(To::Workload(peer_ref(at))),
+        Target::Service(id) => Some(To::Service(id)),
+        Target::Declared => None,
+    };
+    let (protocol, port) = place.port.unwrap_or((0, 0));
+    wire::Place {
+        address,
+        protocol: u32::from(protocol),
+        port: u32::from(port),
+        declared_only: target.is_none(),
+        target,
+        real_port: u32::from(place.real_port.unwrap_or(0)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
