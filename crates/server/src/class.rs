@@ -149,9 +149,7 @@ fn namespace(place: &Place<'_>, relative: &str) -> Result<NamespacePath, Refused
 fn namespace_matches(pattern: &str, relative: &str) -> bool {
     match pattern.strip_suffix("**").map(|stem| stem.trim_end_matches('/')) {
         Some("") => true,
-        Some(stem) => {
-            relative.strip_prefix(stem).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        }
+        Some(stem) => relative.strip_prefix(stem).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
         None => pattern == relative,
     }
 }

@@ -182,7 +182,10 @@ pub fn members<'a>(
 }
 
 /// Splits what an agent declares into what its Cluster grants and what it refuses.
-pub fn granted(cluster: &ClusterSpec, wanted: impl IntoIterator<Item = IpAddr>) -> (BTreeSet<IpAddr>, BTreeSet<IpAddr>) {
+pub fn granted(
+    cluster: &ClusterSpec,
+    wanted: impl IntoIterator<Item = IpAddr>,
+) -> (BTreeSet<IpAddr>, BTreeSet<IpAddr>) {
     let can_be_held = |a: &IpAddr| !(a.is_loopback() || a.is_unspecified() || a.is_multicast());
     let covered = |a: &IpAddr| cluster.address_ranges.iter().any(|range| range.contains(a));
     wanted.into_iter().map(|a| a.to_canonical()).partition(|a| can_be_held(a) && covered(a))
@@ -230,7 +233,8 @@ fn foreign_holder(realm: &str, service: &ServiceEntry, address: IpAddr, declared
 /// The realms in which a Service's endpoint addresses are looked up: those that its addresses name, else those of the
 /// clusters that its namespace belongs to or contains. An address elsewhere is somebody else's.
 fn endpoint_realms<'a>(service: &'a ServiceEntry, clusters: &'a BTreeMap<String, ClusterSpec>) -> BTreeSet<&'a str> {
-    let named: BTreeSet<&str> = service.spec.addresses.iter().flat_map(|a| &a.realms).flatten().map(String::as_str).collect();
+    let named: BTreeSet<&str> =
+        service.spec.addresses.iter().flat_map(|a| &a.realms).flatten().map(String::as_str).collect();
     if !named.is_empty() {
         return named;
     }

@@ -33,10 +33,13 @@ pub fn fits(text: &str, workload: &WorkloadEntry) -> bool {
         Some((name, whereabouts)) => {
             name == workload.name && (whereabouts == workload.cluster() || whereabouts == workload.node())
         }
-        None => text == workload.name || text.strip_prefix(workload.name.as_str()).is_some_and(|rest| {
-            // The name of the Workload object, `NAME.NODE`.
-            rest.strip_prefix('.') == Some(workload.node())
-        }),
+        None => {
+            text == workload.name
+                || text.strip_prefix(workload.name.as_str()).is_some_and(|rest| {
+                    // The name of the Workload object, `NAME.NODE`.
+                    rest.strip_prefix('.') == Some(workload.node())
+                })
+        }
     }
 }
 

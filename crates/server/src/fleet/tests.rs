@@ -6,7 +6,8 @@ use super::reference::ReferenceError;
 #[test]
 fn a_reference_means_one_workload_or_says_which() {
     let fleet = fleet();
-    for (text, expect) in [("web@us-1", at(3, 1)), ("db@n2", at(2, 2)), ("web.n1", at(1, 1)), ("/globex/db", at(4, 2))] {
+    for (text, expect) in [("web@us-1", at(3, 1)), ("db@n2", at(2, 2)), ("web.n1", at(1, 1)), ("/globex/db", at(4, 2))]
+    {
         assert_eq!(fleet.resolve(text).unwrap().at, expect, "{text}");
     }
     let uid = fleet.workload(at(1, 1)).unwrap().uid.clone();

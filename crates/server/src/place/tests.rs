@@ -31,9 +31,7 @@ fn ip(text: &str) -> IpAddr {
 
 /// Two clusters with equal addresses, one node and one workload with an address of its own in each.
 fn world() -> World {
-    let cluster = |name: &str| {
-        json!({"namespace": format!("/acme/{name}"), "addressRanges": ["10.0.0.0/24"], "natAddresses": ["192.0.2.1"]})
-    };
+    let cluster = |name: &str| json!({"namespace": format!("/acme/{name}"), "addressRanges": ["10.0.0.0/24"], "natAddresses": ["192.0.2.1"]});
     let clusters = ["eu-1", "us-1"].map(|n| (n.to_owned(), serde_json::from_value(cluster(n)).unwrap()));
     let mut claims = Claims::default();
     let mut workloads = BTreeMap::new();
