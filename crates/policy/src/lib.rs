@@ -7,6 +7,7 @@
 
 pub mod attribute;
 pub mod code;
+pub mod compile;
 pub mod decide;
 pub mod diagnostic;
 pub mod explain;

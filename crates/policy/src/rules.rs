@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use self::index::Index;
+pub(crate) use self::index::{Hashed, scopes};
 pub(crate) use self::ranges::Tally;
 use crate::attribute::{Identity, Peer};
 use crate::decide::{Decision, Flow, SideDecision, SideVerdict, join};
@@ -55,7 +56,7 @@ pub(crate) struct Matches {
 pub(crate) struct Match(u32);
 
 impl Match {
-    fn new(rule: u32, speaks: bool) -> Self {
+    pub(crate) fn new(rule: u32, speaks: bool) -> Self {
         Self(rule << 1 | u32::from(speaks))
     }
 
@@ -112,6 +113,12 @@ impl RuleSet {
     /// The policy of an id.
     pub fn get(&self, id: &PolicyId) -> Option<&Arc<Policy>> {
         self.by_id.get(id).and_then(|&number| self.rule(number)).map(|rule| &rule.policy)
+    }
+
+    /// The policy of an id, with its number here.
+    pub(crate) fn numbered(&self, id: &PolicyId) -> Option<(u32, Arc<Policy>)> {
+        let number = *self.by_id.get(id)?;
+        self.rule(number).map(|rule| (number, Arc::clone(&rule.policy)))
     }
 
     /// Every policy, in no order.
@@ -208,7 +215,7 @@ impl RuleSet {
     }
 
     /// The policies that speak for the subject on this side and mean both ends.
-    fn matching(&self, side: Side, own: &Matches, peer: &Peer<'_>, other: Option<&Matches>) -> Vec<u32> {
+    pub(crate) fn matching(&self, side: Side, own: &Matches, peer: &Peer<'_>, other: Option<&Matches>) -> Vec<u32> {
         let own = match side {
             Side::Egress => &own.from,
             Side::Ingress => &own.to,

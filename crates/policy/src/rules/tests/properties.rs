@@ -64,7 +64,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn an_identity()(
+    pub(crate) fn an_identity()(
         namespace in select(NAMESPACES),
         labels in vec((select(vec!["k", "l", "m", "@cluster"]), value()), 0..4),
     ) -> Identity {
