@@ -1,0 +1,266 @@
+//! Reading and writing documents.
+
+use api::object::{Object, ObjectKey, Revision};
+use jiff::Timestamp;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Executor, Row, Sqlite};
+use uuid::Uuid;
+
+use crate::{Store, StoreError, Transaction};
+
+/// Under which condition a write takes place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// Whatever is there.
+    None,
+    /// Nothing is there.
+    Absent,
+    /// It is still as it was at this revision.
+    At(Revision),
+}
+
+/// What a write did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// There was none of that name.
+    Created,
+    /// It was changed.
+    Updated,
+    /// Spec, status, labels and annotations were so already: nothing was written, and no revision used.
+    Unchanged,
+}
+
+/// Why a document was not written or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The database failed.
+    #[error("the database failed")]
+    Store(#[from] StoreError),
+    /// [`Precondition::Absent`], and there is one.
+    #[error("{0} exists already")]
+    Exists(ObjectKey),
+    /// [`Precondition::At`] another revision than the present one; `None`: it is gone.
+    #[error("{key} was changed meanwhile: it is at revision {now:?}, not {expected}")]
+    Changed {
+        /// Which document.
+        key: ObjectKey,
+        /// What the writer expected.
+        expected: Revision,
+        /// What is.
+        now: Option<Revision>,
+    },
+    /// The uid that the document carries is another one's.
+    #[error("{0} is another object now: its uid differs")]
+    OtherUid(ObjectKey),
+}
+
+/// Which documents a list is of. Everything given must hold.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Kind's name.
+    pub kind: Option<String>,
+    /// In this namespace.
+    pub namespace: Option<String>,
+    /// With `namespace`: and in those below it.
+    pub subtree: bool,
+    /// On the object's own labels.
+    pub labels: Vec<LabelTest>,
+}
+
+/// One requirement on an object's labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LabelTest {
+    /// The key has one of these values.
+    In(String, Vec<String>),
+    /// The key has none of these values, or is absent.
+    NotIn(String, Vec<String>),
+    /// The key is there.
+    Present(String),
+    /// The key is not there.
+    Absent(String),
+}
+
+impl LabelTest {
+    fn holds(&self, object: &Object) -> bool {
+        let value = |key: &String| object.metadata.labels.get(key);
+        match self {
+            Self::In(key, values) => value(key).is_some_and(|v| values.contains(v)),
+            Self::NotIn(key, values) => value(key).is_none_or(|v| !values.contains(v)),
+            Self::Present(key) => value(key).is_some(),
+            Self::Absent(key) => value(key).is_none(),
+        }
+    }
+}
+
+impl Store {
+    /// One document, as last committed.
+    pub async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
+        get(&self.readers, key).await
+    }
+
+    /// Documents by kind, namespace and name, and the revision at which the list is exact.
+    pub async fn list(&self, filter: &Filter) -> Result<(Vec<Object>, Revision), StoreError> {
+        let mut snapshot = self.readers.begin().await?;
+        let row = sqlx::query("SELECT revision FROM head WHERE id = 1").fetch_one(&mut *snapshot).await?;
+        let objects = list(&mut *snapshot, filter).await?;
+        Ok((objects, Revision(row.get::<i64, _>(0).unsigned_abs())))
+    }
+}
+
+impl Transaction {
+    /// One document, as this transaction sees it.
+    pub async fn get(&mut self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
+        get(&mut *self.inner, key).await
+    }
+
+    /// Documents by kind, namespace and name, as this transaction sees them.
+    pub async fn list(&mut self, filter: &Filter) -> Result<Vec<Object>, StoreError> {
+        list(&mut *self.inner, filter).await
+    }
+
+    /// Creates or changes a document; gives back what is stored.
+    ///
+    /// uid, revision and times are the store's: a uid that the caller gives must match, a revision is *not* looked at
+    /// (say [`Precondition::At`]). Without a status, the stored one stays.
+    pub async fn put(
+        &mut self,
+        object: &Object,
+        precondition: Precondition,
+        now: Timestamp,
+    ) -> Result<(Object, Written), WriteError> {
+        let key = object.key();
+        let stored = self.get(&key).await?;
+        check(&key, stored.as_ref(), precondition)?;
+        let mut next = object.clone();
+        if let Some(old) = &stored {
+            if next.metadata.uid.is_some_and(|uid| Some(uid) != old.metadata.uid) {
+                return Err(WriteError::OtherUid(key));
+            }
+            next.status = next.status.or_else(|| old.status.clone());
+            if same(old, &next) {
+                return Ok((old.clone(), Written::Unchanged));
+            }
+            next.metadata.uid = old.metadata.uid;
+            next.metadata.created = old.metadata.created;
+        } else {
+            next.metadata.uid.get_or_insert_with(Uuid::now_v7);
+            next.metadata.created = Some(now);
+        }
+        next.metadata.updated = Some(now);
+        next.metadata.revision = Some(self.revision().await?);
+        self.write(&key, &next).await?;
+        Ok((next, if stored.is_some() { Written::Updated } else { Written::Created }))
+    }
+
+    /// Removes a document; gives back what it was, `None` if there was none.
+    pub async fn delete(&mut self, key: &ObjectKey, precondition: Precondition) -> Result<Option<Object>, WriteError> {
+        let stored = self.get(key).await?;
+        check(key, stored.as_ref(), precondition)?;
+        if stored.is_some() {
+            let revision = self.revision().await?;
+            sqlx::query("DELETE FROM documents WHERE kind = ? AND namespace = ? AND name = ?")
+                .bind(&key.kind)
+                .bind(&key.namespace)
+                .bind(&key.name)
+                .execute(&mut *self.inner)
+                .await
+                .map_err(StoreError::from)?;
+            self.record_change(key, revision, None).await?;
+        }
+        Ok(stored)
+    }
+
+    async fn write(&mut self, key: &ObjectKey, object: &Object) -> Result<(), StoreError> {
+        let body = serde_json::to_string(object).map_err(|e| StoreError::Damaged(key.to_string(), e))?;
+        let revision = object.metadata.revision.unwrap_or_default();
+        let uid = object.metadata.uid.unwrap_or_default().to_string();
+        sqlx::query(
+            "INSERT INTO documents (kind, namespace, name, uid, revision, body) VALUES (?, ?, ?, ?, ?, ?)
+             ON CONFLICT (kind, namespace, name) DO UPDATE SET revision = excluded.revision, body = excluded.body",
+        )
+        .bind(&key.kind)
+        .bind(&key.namespace)
+        .bind(&key.name)
+        .bind(uid)
+        .bind(as_i64(revision))
+        .bind(&body)
+        .execute(&mut *self.inner)
+        .await?;
+        self.record_change(key, revision, Some(&body)).await
+    }
+
+    async fn record_change(&mut self, key: &ObjectKey, at: Revision, body: Option<&str>) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO changes (revision, kind, namespace, name, body) VALUES (?, ?, ?, ?, ?)")
+            .bind(as_i64(at))
+            .bind(&key.kind)
+            .bind(&key.namespace)
+            .bind(&key.name)
+            .bind(body)
+            .execute(&mut *self.inner)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Revisions stay below 2^63: one a nanosecond would take centuries.
+pub(crate) fn as_i64(revision: Revision) -> i64 {
+    i64::try_from(revision.0).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn parse(key: &ObjectKey, body: &str) -> Result<Object, StoreError> {
+    serde_json::from_str(body).map_err(|e| StoreError::Damaged(key.to_string(), e))
+}
+
+fn check(key: &ObjectKey, stored: Option<&Object>, precondition: Precondition) -> Result<(), WriteError> {
+    let now = stored.and_then(|o| o.metadata.revision);
+    match precondition {
+        Precondition::Absent if stored.is_some() => Err(WriteError::Exists(key.clone())),
+        Precondition::At(expected) if now != Some(expected) => {
+            Err(WriteError::Changed { key: key.clone(), expected, now })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn same(old: &Object, new: &Object) -> bool {
+    old.spec == new.spec
+        && old.status == new.status
+        && old.metadata.labels == new.metadata.labels
+        && old.metadata.annotations == new.metadata.annotations
+}
+
+async fn get<'c>(executor: impl Executor<'c, Database = Sqlite>, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
+    let row = sqlx::query("SELECT body FROM documents WHERE kind = ? AND namespace = ? AND name = ?")
+        .bind(&key.kind)
+        .bind(&key.namespace)
+        .bind(&key.name)
+        .fetch_optional(executor)
+        .await?;
+    row.map(|row| parse(key, row.get::<&str, _>(0))).transpose()
+}
+
+async fn list<'c>(executor: impl Executor<'c, Database = Sqlite>, filter: &Filter) -> Result<Vec<Object>, StoreError> {
+    let (first, end) = filter.namespace.as_deref().map(below).unzip();
+    let rows = sqlx::query(
+        "SELECT kind, namespace, name, body FROM documents
+         WHERE (?1 IS NULL OR kind = ?1)
+           AND (?2 IS NULL OR namespace = ?2 OR (?3 AND namespace >= ?4 AND namespace < ?5))
+         ORDER BY kind, namespace, name",
+    )
+    .bind(&filter.kind)
+    .bind(&filter.namespace)
+    .bind(filter.subtree)
+    .bind(first)
+    .bind(end)
+    .fetch_all(executor)
+    .await?;
+    let parse_row = |row: &SqliteRow| parse(&ObjectKey::new(row.get(0), row.get(1), row.get(2)), row.get::<&str, _>(3));
+    let objects = rows.iter().map(parse_row);
+    objects.filter(|o| o.as_ref().map_or(true, |o| filter.labels.iter().all(|test| test.holds(o)))).collect()
+}
+
+/// The range of paths strictly below a namespace: `0` follows `/`.
+fn below(namespace: &str) -> (String, String) {
+    let stem = namespace.trim_end_matches('/');
+    (format!("{stem}/"), format!("{stem}0"))
+}
