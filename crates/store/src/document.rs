@@ -229,7 +229,10 @@ fn same(old: &Object, new: &Object) -> bool {
         && old.metadata.annotations == new.metadata.annotations
 }
 
-async fn get<'c>(executor: impl Executor<'c, Database = Sqlite>, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
+async fn get<'c>(
+    executor: impl Executor<'c, Database = Sqlite>,
+    key: &ObjectKey,
+) -> Result<Option<Object>, StoreError> {
     let row = sqlx::query("SELECT body FROM documents WHERE kind = ? AND namespace = ? AND name = ?")
         .bind(&key.kind)
         .bind(&key.namespace)
