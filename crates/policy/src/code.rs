@@ -3,6 +3,7 @@
 //! One file per range, so that every layer keeps its rows beside its words: `P1xxx` verdict reasons, `P2xxx`
 //! manifests and policies, `A3xxx` API, `E4xxx` enrolment and Sync, `K5xxx` agent, kernel and doctor, `C6xxx` CLI.
 
+pub mod agent;
 pub mod api;
 pub mod cli;
 pub mod enrolment;
@@ -23,7 +24,7 @@ pub struct Code {
 }
 
 /// The ranges, one row a layer.
-const RANGES: &[&[Code]] = &[verdict::ALL, manifest::ALL, api::ALL, enrolment::ALL, cli::ALL];
+const RANGES: &[&[Code]] = &[verdict::ALL, manifest::ALL, api::ALL, enrolment::ALL, agent::ALL, cli::ALL];
 
 /// Every code, in the order of the ids.
 pub fn all() -> impl Iterator<Item = &'static Code> {
