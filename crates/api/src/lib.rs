@@ -12,6 +12,7 @@ pub mod kind;
 pub mod local;
 pub mod object;
 pub mod problem;
+pub mod report;
 pub mod token;
 pub mod watch;
 

@@ -54,6 +54,10 @@ pub struct NodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub applied_at: Option<Timestamp>,
+    /// Until when it may go on with what it holds without hearing from the server: its outage budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub holds_until: Option<Timestamp>,
     /// The last state that it refused; absent once a later one is live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<RejectedState>,

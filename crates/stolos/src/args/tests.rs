@@ -1,0 +1,95 @@
+use std::fmt::Write as _;
+use std::path::Path;
+
+use clap::{CommandFactory, Parser};
+
+use super::*;
+
+fn parse(line: &str) -> Result<Args, clap::Error> {
+    Args::try_parse_from(line.split_whitespace())
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    Args::command().debug_assert();
+}
+
+/// The lines that the demo, the units and the documents rely on.
+#[test]
+fn the_lines_others_rely_on_parse() {
+    for line in [
+        "stolos agent detach --for 10m",
+        "stolos agent attach --socket /s",
+        "stolos agent status -o json",
+        "stolos explain code P1002",
+        "stolos explain field policy.spec",
+        "stolos doctor --bundle /tmp/b",
+        "stolos label --socket /s web tier=front beta-",
+        "stolos run --socket /s --name web --label app=web --label tier=a --namespace shop --wait 3s -- nginx -g x",
+        "stolos version",
+    ] {
+        if let Err(error) = parse(line) {
+            panic!("{line}: {error}");
+        }
+    }
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    for line in [
+        "stolos",
+        "stolos run",
+        "stolos run -- ",
+        "stolos run nginx",
+        "stolos run --label @cluster=eu -- true",
+        "stolos label web",
+    ] {
+        assert!(parse(line).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn a_program_keeps_its_own_flags() {
+    let Ok(Args { verb: Verb::Run(run) }) = parse("stolos run --name a -- curl --name b -o json") else {
+        panic!("it parses");
+    };
+    assert_eq!(run.name.as_deref(), Some("a"));
+    assert_eq!(run.command, ["curl", "--name", "b", "-o", "json"]);
+}
+
+/// The help of every verb is a golden file: a change of it is seen in review.
+/// Accept a change with `STOLOS_GOLDEN=accept cargo test -p stolos`.
+#[test]
+fn help_is_golden() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut pages = Vec::new();
+    let mut command = Args::command().term_width(100);
+    command.build();
+    help_pages(&mut command, &mut pages);
+    let mut text = String::new();
+    for (name, page) in &pages {
+        writeln!(text, "==== {name}\n{}\n", page.trim_end()).expect("a string takes every line");
+    }
+    let file = folder.join("help.txt");
+    if std::env::var("STOLOS_GOLDEN").is_ok_and(|value| value == "accept") {
+        std::fs::create_dir_all(&folder).expect("the crate's folder is writable");
+        std::fs::write(&file, &text).expect("the crate's folder is writable");
+    }
+    let golden = std::fs::read_to_string(&file).unwrap_or_default();
+    if let Some((row, (old, new))) = golden.lines().zip(text.lines()).enumerate().find(|(_, (old, new))| old != new) {
+        panic!("help.txt line {}: was `{old}`, is `{new}`; accept with STOLOS_GOLDEN=accept", row + 1);
+    }
+    assert_eq!(golden.lines().count(), text.lines().count(), "help.txt: accept with STOLOS_GOLDEN=accept");
+}
+
+fn help_pages(command: &mut clap::Command, pages: &mut Vec<(String, String)>) {
+    let name = command.get_bin_name().unwrap_or("stolos").to_owned();
+    let page = command.render_long_help().to_string();
+    for line in page.lines() {
+        assert!(line.chars().count() <= 100, "{name}: `{line}` is wider than 100 columns");
+    }
+    pages.push((name, page));
+    for sub in command.get_subcommands_mut() {
+        help_pages(sub, pages);
+    }
+}

@@ -1,0 +1,111 @@
+//! Values as people type them: durations, labels, names, endpoints. Each error is a sentence that says what is expected.
+
+use std::time::Duration;
+
+/// A duration with a unit, `"90s"`, `"10m"`, `"1h30m"`; zero and negative ones are refused.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let expected = || format!("`{text}` is no duration; write a number and a unit, for example 90s, 10m or 1h30m");
+    let span: jiff::SignedDuration = text.parse().map_err(|_| expected())?;
+    let duration = Duration::try_from(span).map_err(|_| expected())?;
+    if duration.is_zero() { Err(expected()) } else { Ok(duration) }
+}
+
+/// `KEY=VALUE` of a label. System keys (with `@`) are not users' to give.
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is no label; write KEY=VALUE"))?;
+    Ok((label_key(key)?, value.to_owned()))
+}
+
+fn label_key(key: &str) -> Result<String, String> {
+    if key.starts_with('@') {
+        return Err(format!("`{key}` is a system key, which only the system gives; choose a key without `@`"));
+    }
+    if key.is_empty() || key.contains(|c: char| c.is_whitespace() || "=,*()!'\"".contains(c)) {
+        return Err(format!("`{key}` is no key; use letters, digits, `.`, `_`, `-` and `/`"));
+    }
+    Ok(key.to_owned())
+}
+
+/// One change of a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LabelChange {
+    /// `KEY=VALUE`
+    Set(String, String),
+    /// `KEY-`
+    Remove(String),
+}
+
+/// `KEY=VALUE` or `KEY-`.
+pub(crate) fn label_change(text: &str) -> Result<LabelChange, String> {
+    if text.contains('=') {
+        return label(text).map(|(key, value)| LabelChange::Set(key, value));
+    }
+    match text.strip_suffix('-') {
+        Some(key) => label_key(key).map(LabelChange::Remove),
+        None => Err(format!("`{text}` changes nothing; write {text}=VALUE to set it or {text}- to remove it")),
+    }
+}
+
+/// A name: lower-case letters, digits, `-` and `.`, 1 to 63 bytes, a letter or digit at both ends.
+pub(crate) fn name(text: &str) -> Result<String, String> {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let sound = text.len() <= 63 && text.chars().all(inner) && edge(text.chars().next()) && edge(text.chars().last());
+    if sound {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` is no name; use up to 63 lower-case letters, digits, `-` and `.`, for example web-1"))
+    }
+}
+
+/// A namespace relative to the cluster's, `shop` or `shop/cart`.
+pub(crate) fn relative_namespace(text: &str) -> Result<String, String> {
+    if text.starts_with('/') {
+        return Err(format!(
+            "`{text}` is absolute; a workload's namespace is relative to its cluster's, for example {}",
+            text.trim_matches('/').rsplit('/').next().filter(|s| !s.is_empty()).unwrap_or("shop")
+        ));
+    }
+    if text.split('/').all(|part| name(part).is_ok()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` is no namespace; its parts are names joined by `/`, for example shop/cart"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "10", "-5s", "0s", "ten", "5 parsecs"] {
+            assert!(duration(bad).unwrap_err().contains("90s, 10m"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn system_keys_are_not_users_to_give() {
+        assert!(label("@cluster=eu").unwrap_err().contains("system key"));
+        assert!(label_change("@cluster-").unwrap_err().contains("system key"));
+    }
+
+    #[test]
+    fn labels_set_remove_and_keep_equal_signs_in_values() {
+        assert_eq!(label_change("app=web"), Ok(LabelChange::Set("app".into(), "web".into())));
+        assert_eq!(label_change("q=a=b"), Ok(LabelChange::Set("q".into(), "a=b".into())));
+        assert_eq!(label_change("beta-"), Ok(LabelChange::Remove("beta".into())));
+        assert!(label_change("beta").unwrap_err().contains("beta- to remove"));
+        assert!(label_change("-").is_err());
+        assert!(label("=x").is_err());
+    }
+
+    #[test]
+    fn namespaces_of_workloads_are_relative() {
+        assert!(relative_namespace("/acme/shop").unwrap_err().contains("shop"));
+        assert_eq!(relative_namespace("shop/cart"), Ok("shop/cart".into()));
+        assert!(relative_namespace("..").is_err());
+    }
+}

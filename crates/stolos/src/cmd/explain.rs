@@ -1,0 +1,14 @@
+//! `stolos explain …`: the same word everywhere for "why".
+
+use crate::args::Explain;
+use crate::failure::Outcome;
+
+mod code;
+mod field;
+
+pub(crate) fn run(verb: Explain) -> Outcome {
+    match verb {
+        Explain::Code { code, format } => code::run(&code, format),
+        Explain::Field { path, format } => field::run(&path, format),
+    }
+}
