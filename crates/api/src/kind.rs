@@ -48,8 +48,10 @@ pub enum Verb {
 
 /// Verbs of kinds that users write.
 const ALL: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch, Verb::Write, Verb::Delete];
-/// Verbs of kinds that agents report.
+/// Verbs of kinds that agents report and that come and go with what they stand for.
 const READ: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch];
+/// Verbs of nodes: what is gone for good is deleted by an operator.
+const READ_DELETE: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch, Verb::Delete];
 
 /// One row of the table.
 #[derive(Debug)]
@@ -146,8 +148,8 @@ pub const KINDS: &[Kind] = &[
         plural: "nodes",
         aliases: &["node"],
         scope: Scope::Fleet,
-        verbs: READ,
-        about: "One kernel that runs an agent. Reported, never written.",
+        verbs: READ_DELETE,
+        about: "One kernel that runs an agent. Reported, never written; deleted when it is gone for good.",
         schema: schema::<node::NodeSpec>,
     },
     Kind {

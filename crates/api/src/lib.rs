@@ -1,11 +1,13 @@
 //! Wire types: everything that crosses a process boundary, and nothing else.
 //!
-//! Start at [`kind`] for documents, [`problem`] for errors, [`local`] for the agent's socket. How things are stored or
-//! decided is not known here.
+//! Start at [`kind`] for documents, [`problem`] for errors, [`client`] for talking to a server, [`local`] for the
+//! agent's socket. How things are stored or decided is not known here.
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod apply;
+pub mod client;
 pub mod explain;
 pub mod flow;
 pub mod kind;
@@ -13,6 +15,7 @@ pub mod local;
 pub mod object;
 pub mod problem;
 pub mod report;
+pub mod tls;
 pub mod token;
 pub mod watch;
 
