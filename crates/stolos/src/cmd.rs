@@ -6,20 +6,34 @@ use crate::args::Verb;
 use crate::failure::{C, Failure, Outcome};
 
 mod agent;
+mod apply;
+mod cluster;
+mod delete;
 mod doctor;
 mod explain;
+mod flows;
+mod get;
 mod label;
+mod revoke;
 mod run;
+mod status;
 mod version;
 
 /// Does what was typed.
 pub(crate) fn run(verb: Verb) -> Outcome {
     match verb {
         Verb::Agent(verb) => agent::run(verb),
+        Verb::Apply(args) => apply::run(args),
+        Verb::Cluster(verb) => cluster::run(verb),
+        Verb::Delete(args) => delete::run(args),
         Verb::Doctor(args) => doctor::run(args),
         Verb::Explain(verb) => explain::run(verb),
+        Verb::Flows(args) => flows::run(args),
+        Verb::Get(args) => get::run(args),
         Verb::Label(args) => label::run(args),
+        Verb::Revoke(args) => revoke::run(args),
         Verb::Run(args) => run::run(args),
+        Verb::Status(args) => status::run(args),
         Verb::Version => version::run(),
     }
 }

@@ -1,7 +1,8 @@
 //! The one binary, `stolos`: server, agent and the operator's command line.
 //!
-//! `args.rs` is what was typed, `cmd/` has one file a verb, `output.rs` writes answers and `failure.rs` says how verbs
-//! fail. Nothing here decides anything about traffic: it asks the agent of this machine (`agent_socket.rs`).
+//! `args.rs` is what was typed, `config.rs` what a verb needs of the machine, `cmd/` has one file a verb, `output.rs`
+//! writes answers and `failure.rs` says how verbs fail. Nothing here decides anything about traffic: it asks the server
+//! (`api::client`) or the agent of this machine (`agent_socket.rs`).
 
 #![forbid(unsafe_code)]
 
@@ -9,10 +10,14 @@ mod agent_socket;
 mod answer;
 mod args;
 mod cmd;
+mod config;
 mod failure;
 mod launch;
+mod manifest;
 mod output;
 mod process;
+mod reach;
+mod server;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;

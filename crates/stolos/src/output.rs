@@ -192,8 +192,6 @@ pub(crate) enum Ink {
     Bad,
     /// Needs a look.
     Warn,
-    /// Beside the point.
-    Dim,
     /// A heading.
     Head,
 }
@@ -204,7 +202,6 @@ impl Ink {
             Self::Good => "32",
             Self::Bad => "31",
             Self::Warn => "33",
-            Self::Dim => "2",
             Self::Head => "1",
         }
     }

@@ -58,6 +58,16 @@ pub(crate) fn name(text: &str) -> Result<String, String> {
     }
 }
 
+/// An absolute namespace path, `/` or `/acme/prod`.
+pub(crate) fn namespace(text: &str) -> Result<String, String> {
+    match text.strip_prefix('/') {
+        Some("") => Ok(text.to_owned()),
+        Some(rest) if rest.split('/').all(|part| name(part).is_ok()) => Ok(text.to_owned()),
+        Some(_) => Err(format!("`{text}` is no namespace path; its parts are names, for example /acme/prod")),
+        None => Err(format!("`{text}` is no namespace path; it starts with `/`, for example /{text}")),
+    }
+}
+
 /// A namespace relative to the cluster's, `shop` or `shop/cart`.
 pub(crate) fn relative_namespace(text: &str) -> Result<String, String> {
     if text.starts_with('/') {
@@ -71,6 +81,29 @@ pub(crate) fn relative_namespace(text: &str) -> Result<String, String> {
     } else {
         Err(format!("`{text}` is no namespace; its parts are names joined by `/`, for example shop/cart"))
     }
+}
+
+/// A workload or external end, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    /// As typed: `NAME`, `NAME@CLUSTER`, `/NAMESPACE/NAME`, an address, …
+    pub(crate) end: String,
+    /// The port, 1 to 65535.
+    pub(crate) port: u16,
+}
+
+/// `END:PORT`; an IPv6 address stands in brackets.
+pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
+    let expected = || format!("`{text}` names no port; write TO:PORT, for example db:5432 or [2001:db8::1]:443");
+    let (end, port) = text.rsplit_once(':').ok_or_else(expected)?;
+    let port = port.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(expected)?;
+    let bare = end.strip_prefix('[').and_then(|end| end.strip_suffix(']'));
+    let end = match bare {
+        Some(address) => address,
+        None if end.is_empty() || end.contains(':') => return Err(expected()),
+        None => end,
+    };
+    Ok(Endpoint { end: end.to_owned(), port })
 }
 
 #[cfg(test)]
@@ -103,9 +136,26 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_of_workloads_are_relative() {
+    fn namespaces_are_absolute_where_they_must_be() {
+        assert_eq!(namespace("/"), Ok("/".into()));
+        assert_eq!(namespace("/acme/prod"), Ok("/acme/prod".into()));
+        assert!(namespace("acme").unwrap_err().contains("/acme"));
+        for bad in ["/acme/", "//", "/A", "/a b"] {
+            assert!(namespace(bad).is_err(), "{bad}");
+        }
         assert!(relative_namespace("/acme/shop").unwrap_err().contains("shop"));
         assert_eq!(relative_namespace("shop/cart"), Ok("shop/cart".into()));
         assert!(relative_namespace("..").is_err());
+    }
+
+    #[test]
+    fn endpoints_split_at_the_last_colon() {
+        assert_eq!(endpoint("db:5432"), Ok(Endpoint { end: "db".into(), port: 5432 }));
+        assert_eq!(endpoint("db@us-1:5432").unwrap().end, "db@us-1");
+        assert_eq!(endpoint("/acme/shop/db:5432").unwrap().end, "/acme/shop/db");
+        assert_eq!(endpoint("[2001:db8::1]:443").unwrap().end, "2001:db8::1");
+        for bad in ["db", "db:", "db:0", "db:70000", ":80", "2001:db8::1:443", "db:http"] {
+            assert!(endpoint(bad).unwrap_err().contains("TO:PORT"), "{bad}");
+        }
     }
 }

@@ -5,9 +5,11 @@ use crate::failure::Outcome;
 
 mod code;
 mod field;
+mod flow;
 
 pub(crate) fn run(verb: Explain) -> Outcome {
     match verb {
+        Explain::Flow(args) => flow::run(args),
         Explain::Code { code, format } => code::run(&code, format),
         Explain::Field { path, format } => field::run(&path, format),
     }

@@ -1,0 +1,87 @@
+//! `stolos delete`: one object, or everything that manifests name.
+
+use std::collections::BTreeSet;
+
+use api::kind::{KINDS, Scope};
+use api::object::ObjectKey;
+
+use crate::args::{Delete, Output};
+use crate::cmd::kind_named;
+use crate::failure::{C, Failure, Outcome};
+use crate::manifest;
+use crate::output::Screen;
+use crate::process;
+use crate::server::Server;
+
+pub(crate) fn run(args: Delete) -> Outcome {
+    let namespace = args.scope.namespace.as_deref();
+    let keys = match (&args.kind, &args.name) {
+        (Some(kind), Some(name)) => vec![key(kind, name, namespace)?],
+        _ => {
+            let sources = manifest::read(&args.filename)?;
+            manifest::check(&sources)?;
+            ordered(manifest::keys(&sources, namespace))
+        }
+    };
+    let server = Server::configured(&args.connection, &args.scope)?;
+    let mut screen = Screen::stdout(Output::Table);
+    process::ask(async {
+        for key in &keys {
+            server.delete(key).await?;
+            screen.line(format!("{key} deleted"))?;
+        }
+        Ok(())
+    })
+}
+
+/// The key that was typed. A namespace is named by its path, or by its last part below `-n`.
+fn key(kind: &str, name: &str, namespace: Option<&str>) -> Result<ObjectKey, Failure> {
+    let kind = kind_named(kind)?;
+    if !kind.writable() {
+        return Err(Failure::usage(
+            C::KIND_UNKNOWN,
+            format!("a {} is reported by agents and not deleted by hand", kind.name),
+            format!("`stolos revoke {} {name}` cuts it off", kind.name.to_lowercase()),
+        ));
+    }
+    Ok(match (kind.name, kind.scope) {
+        ("Namespace", _) if name.starts_with('/') => ObjectKey::of_namespace(name),
+        (_, Scope::Fleet) => ObjectKey::new(kind.name, "/", name),
+        (_, Scope::Namespace) => ObjectKey::new(kind.name, namespace.unwrap_or("/"), name),
+    })
+}
+
+/// Each once, and what stands in others after them: the reverse of the order of creation.
+fn ordered(keys: Vec<ObjectKey>) -> Vec<ObjectKey> {
+    let rank = |key: &ObjectKey| KINDS.iter().position(|kind| kind.name == key.kind);
+    let mut seen = BTreeSet::new();
+    let mut keys: Vec<ObjectKey> = keys.into_iter().filter(|key| seen.insert(key.clone())).collect();
+    keys.sort_by_key(|key| std::cmp::Reverse((rank(key), key.path().len())));
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_go_last_and_children_before_parents() {
+        let keys = ordered(vec![
+            ObjectKey::of_namespace("/acme"),
+            ObjectKey::new("Policy", "/acme", "a"),
+            ObjectKey::of_namespace("/acme/prod"),
+            ObjectKey::new("Policy", "/acme", "a"),
+        ]);
+        let named: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        assert_eq!(named, ["Policy /acme:a", "Namespace /acme/prod", "Namespace /acme"]);
+    }
+
+    #[test]
+    fn what_was_typed_becomes_a_key() {
+        assert_eq!(key("ns", "/acme/prod", None).unwrap().path(), "/acme/prod");
+        assert_eq!(key("ns", "prod", Some("/acme")).unwrap().path(), "/acme/prod");
+        assert_eq!(key("policies", "a", Some("/acme")).unwrap().to_string(), "Policy /acme:a");
+        assert_eq!(key("rev", "r", Some("/acme")).unwrap().to_string(), "Revocation /:r");
+        assert!(key("node", "n1", None).unwrap_err().to_string().contains("stolos revoke node n1"));
+    }
+}

@@ -1,0 +1,118 @@
+//! `stolos get`: objects of one kind, or one object; without a kind, the kinds there are.
+
+use std::io::Write;
+
+use api::kind::{KINDS, Kind};
+use api::object::{Object, ObjectKey};
+
+use crate::args::{Get, Output};
+use crate::cmd::kind_named;
+use crate::failure::{C, Failure, Outcome};
+use crate::output::{Columns, Screen};
+use crate::process;
+use crate::server::Server;
+
+mod columns;
+
+pub(crate) fn run(args: Get) -> Outcome {
+    let mut screen = Screen::stdout(args.format.output);
+    let Some(word) = &args.kind else {
+        return kinds(&mut screen);
+    };
+    let kind = kind_named(word)?;
+    let server = Server::configured(&args.connection, &args.scope)?;
+    let list = process::ask(server.list(kind))?;
+    let Some(name) = &args.name else {
+        let all = screen.form() == Output::Wide;
+        return screen.answer(&list, |screen, list| match list.items.as_slice() {
+            [] => screen.line(format!("No {}.", kind.plural)),
+            items => screen.table(&columns::table(kind, items, all)),
+        });
+    };
+    let found: Vec<Object> = list.items.iter().filter(|object| called(object, name)).cloned().collect();
+    let all = screen.form() == Output::Wide;
+    match found.as_slice() {
+        [] => Err(no_such(kind, name, args.scope.namespace.as_deref(), &list.items)),
+        [one] => screen.answer(one, |screen, one| screen.table(&columns::table(kind, std::slice::from_ref(one), all))),
+        many => screen.answer(&many, |screen, many| screen.table(&columns::table(kind, many, all))),
+    }
+}
+
+/// Whether people call the object so: by its name, a namespace also by its path, a workload also without its node.
+fn called(object: &Object, word: &str) -> bool {
+    let key = object.key();
+    match key.kind.as_str() {
+        "Namespace" => key.path() == word || key.name == word,
+        "Workload" => key.name == word || key.name.strip_prefix(word).is_some_and(|rest| rest.starts_with('.')),
+        _ => key.name == word,
+    }
+}
+
+fn no_such(kind: &Kind, name: &str, namespace: Option<&str>, there: &[Object]) -> Failure {
+    let near = there
+        .iter()
+        .map(|object| (strsim::damerau_levenshtein(&object.metadata.name, name), object.key()))
+        .min()
+        .filter(|(distance, _)| *distance <= 3);
+    let mend = match near {
+        Some((_, key)) => format!("did you mean `{}`?", word(&key)),
+        None => format!("`stolos get {}` lists them", kind.plural),
+    };
+    let place = namespace.map(|namespace| format!(" in {namespace} or below")).unwrap_or_default();
+    Failure::new(C::NAME_UNKNOWN, format!("there is no {} `{name}`{place}", kind.name), mend)
+}
+
+/// The words after `get KIND` that name one object.
+fn word(key: &ObjectKey) -> String {
+    match (key.kind.as_str(), key.namespace.as_str()) {
+        ("Namespace", _) => key.path(),
+        (_, "/") => key.name.clone(),
+        (_, namespace) => format!("{} -n {namespace}", key.name),
+    }
+}
+
+fn kinds<W: Write>(screen: &mut Screen<W>) -> Outcome {
+    let rows: Vec<_> = KINDS
+        .iter()
+        .map(|kind| serde_json::json!({"kind": kind.name, "words": kind.aliases, "about": kind.about}))
+        .collect();
+    screen.answer(&rows, |screen, _| {
+        let mut columns = Columns::new(["KIND", "WORDS", "ABOUT"]);
+        for kind in KINDS {
+            let words: Vec<&str> = std::iter::once(kind.plural).chain(kind.aliases.iter().copied()).collect();
+            columns.row([kind.name, &words.join(", "), kind.about]);
+        }
+        screen.table(&columns)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use api::kind;
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(kind: &str, namespace: &str, name: &str) -> Object {
+        serde_json::from_value(json!({"apiVersion": "stolos.dev/v1", "kind": kind, "spec": {},
+            "metadata": {"namespace": namespace, "name": name}}))
+        .unwrap()
+    }
+
+    #[test]
+    fn objects_are_found_by_what_people_call_them() {
+        assert!(called(&object("Namespace", "/acme", "prod"), "/acme/prod"));
+        assert!(called(&object("Workload", "/acme", "web.node-1"), "web"));
+        assert!(!called(&object("Workload", "/acme", "web-2.node-1"), "web"));
+        assert!(!called(&object("Policy", "/acme", "web.a"), "web"));
+    }
+
+    #[test]
+    fn a_wrong_name_gets_a_suggestion_with_its_namespace() {
+        let there = [object("Policy", "/acme", "web-to-db")];
+        let text = no_such(kind::find("policy").unwrap(), "web-to-bd", None, &there).to_string();
+        assert!(text.contains("did you mean `web-to-db -n /acme`?"), "{text}");
+        let text = no_such(kind::find("policy").unwrap(), "other", Some("/x"), &[]).to_string();
+        assert!(text.contains("in /x or below") && text.contains("`stolos get policies`"), "{text}");
+    }
+}

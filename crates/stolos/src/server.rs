@@ -1,0 +1,168 @@
+//! The server as the verbs see it: the API's client, with every way to fail turned into a sentence.
+
+use api::apply::{ApplyRequest, ApplyResponse};
+use api::client::{Client, ClientError, Lines, ListQuery};
+use api::explain::{ExplainAnswer, ExplainRequest};
+use api::flow::{FlowList, FlowQuery, FlowRow};
+use api::kind::Kind;
+use api::kind::revocation::{RevocationSpec, RevocationStatus};
+use api::object::{Object, ObjectKey, Revision};
+use api::problem::Problem;
+use api::token::{JoinTokenRequest, JoinTokenResponse};
+use api::watch::ObjectList;
+use serde::de::DeserializeOwned;
+
+use crate::args::{Connection, Scope};
+use crate::config::Operator;
+use crate::failure::{C, Failure, Outcome};
+use crate::output::printable;
+use crate::{manifest, reach};
+
+/// A server and what was typed about where in it.
+pub(crate) struct Server {
+    client: Client,
+    operator: Operator,
+    namespace: Option<String>,
+}
+
+/// A revocation with what it did.
+pub(crate) type Revocation = Object<RevocationSpec, RevocationStatus>;
+
+impl Server {
+    /// The server of the operator's configuration; opens no connection yet.
+    pub(crate) fn configured(connection: &Connection, scope: &Scope) -> Result<Self, Failure> {
+        let operator = Operator::load(connection.config.as_deref())?;
+        let client = Client::new(&operator.admin).map_err(|error| failure(&error, &operator))?;
+        Ok(Self { client, operator, namespace: scope.namespace.clone() })
+    }
+
+    /// Its URL.
+    pub(crate) fn url(&self) -> &str {
+        self.client.server()
+    }
+
+    /// The namespace that was typed.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// Objects of a kind, in the namespace that was typed and below it, else everywhere.
+    pub(crate) async fn list(&self, kind: &Kind) -> Result<ObjectList, Failure> {
+        let query = ListQuery { namespace: self.namespace.clone(), subtree: self.namespace.is_some(), labels: None };
+        self.told(self.client.list_any(kind.name, &query).await)
+    }
+
+    /// All objects of a kind with their types, and the revision they are of.
+    pub(crate) async fn all<S, T>(&self, kind: &str) -> Result<(Vec<Object<S, T>>, Revision), Failure>
+    where
+        S: DeserializeOwned,
+        T: DeserializeOwned,
+    {
+        let list = self.told(self.client.list_any(kind, &ListQuery::default()).await)?;
+        let typed = list.items.iter().map(retyped).collect::<Option<Vec<_>>>();
+        Ok((typed.ok_or_else(|| self.strange())?, list.revision))
+    }
+
+    /// Stores a new Revocation.
+    pub(crate) async fn revoke(&self, object: &Object) -> Result<Revocation, Failure> {
+        let stored = self.told(self.client.create(object).await)?;
+        retyped(&stored).ok_or_else(|| self.strange())
+    }
+
+    /// A Revocation as it is now.
+    pub(crate) async fn revocation(&self, name: &str) -> Result<Revocation, Failure> {
+        self.told(self.client.get::<RevocationSpec>("/", name).await)
+    }
+
+    /// Applies documents, all or none.
+    pub(crate) async fn apply(&self, request: &ApplyRequest, dry_run: bool) -> Result<ApplyResponse, Failure> {
+        self.told(self.client.apply(request, dry_run).await)
+    }
+
+    /// Deletes one object.
+    pub(crate) async fn delete(&self, key: &ObjectKey) -> Outcome {
+        self.told(self.client.delete(&key.kind, &key.namespace, &key.name).await).map(|_| ())
+    }
+
+    /// Flows that were seen.
+    pub(crate) async fn flows(&self, query: &FlowQuery) -> Result<FlowList, Failure> {
+        self.told(self.client.flows(query).await)
+    }
+
+    /// Flows as they come.
+    pub(crate) async fn follow_flows(&self, query: &FlowQuery) -> Result<Rows<'_>, Failure> {
+        let lines = self.told(self.client.follow_flows(query).await)?;
+        Ok(Rows { server: self, lines })
+    }
+
+    /// Why a flow is allowed or refused.
+    pub(crate) async fn explain(&self, request: &ExplainRequest) -> Result<ExplainAnswer, Failure> {
+        self.told(self.client.explain(request).await)
+    }
+
+    /// A new join token.
+    pub(crate) async fn join_token(
+        &self,
+        cluster: &str,
+        request: &JoinTokenRequest,
+    ) -> Result<JoinTokenResponse, Failure> {
+        self.told(self.client.join_token(cluster, request).await)
+    }
+
+    fn told<T>(&self, answer: Result<T, ClientError>) -> Result<T, Failure> {
+        answer.map_err(|error| failure(&error, &self.operator))
+    }
+
+    fn strange(&self) -> Failure {
+        failure(&ClientError::Unreadable { server: self.url().to_owned() }, &self.operator)
+    }
+}
+
+/// Flows as they come.
+pub(crate) struct Rows<'a> {
+    server: &'a Server,
+    lines: Lines<FlowRow>,
+}
+
+impl Rows<'_> {
+    /// The next row; `None` when the server ended the stream.
+    pub(crate) async fn next(&mut self) -> Result<Option<FlowRow>, Failure> {
+        self.server.told(self.lines.next().await)
+    }
+}
+
+fn retyped<S: DeserializeOwned, T: DeserializeOwned>(object: &Object) -> Option<Object<S, T>> {
+    serde_json::to_value(object).and_then(serde_json::from_value).ok()
+}
+
+fn failure(error: &ClientError, operator: &Operator) -> Failure {
+    match error {
+        ClientError::Unreachable { source, .. } => reach::failure(source, &operator.admin.server, &operator.file),
+        ClientError::Refused(problem) => refused(problem),
+        ClientError::Unreadable { server } => Failure::new(
+            C::ANSWER_STRANGE,
+            format!("{server} answered with something this version does not understand"),
+            "compare `stolos version` here and there; the two are probably of different versions",
+        ),
+        ClientError::Url(_) | ClientError::Tls(_) => Failure::new(
+            C::CONFIG_BAD,
+            format!("{} cannot be used: {error}{}", operator.file.display(), cause(error)),
+            "take the file as `stolos server init` wrote it",
+        ),
+    }
+}
+
+fn cause(error: &ClientError) -> String {
+    std::error::Error::source(error).map(|source| format!(" ({source})")).unwrap_or_default()
+}
+
+/// A problem document: every diagnostic as a compiler shows it, else one sentence with its code.
+fn refused(problem: &Problem) -> Failure {
+    if !problem.diagnostics.is_empty() {
+        let errors = manifest::report(&problem.diagnostics);
+        let plural = if errors == 1 { "problem" } else { "problems" };
+        return Failure::Reported(format!("{errors} {plural}; nothing was written"));
+    }
+    let mend = policy::code::find(&problem.code).map(|code| code.mend).unwrap_or_default();
+    Failure::new(&problem.code, printable(problem.detail.trim_end_matches('.')), mend)
+}
