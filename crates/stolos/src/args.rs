@@ -9,8 +9,7 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use node::{AgentVerb, Doctor, Label, Run};
 pub(crate) use operator::{
-    Apply, ClusterVerb, Delete, Explain, ExplainFlow, Flows, Get, JoinToken, Revoke, RevokeTarget,
-    Status, Verdict,
+    Apply, ClusterVerb, Delete, Explain, ExplainFlow, Flows, Get, JoinToken, Revoke, RevokeTarget, Status, Verdict,
 };
 
 mod node;
@@ -19,7 +18,13 @@ pub(crate) mod value;
 
 /// Identity-based zero trust for fleets: who may reach what is written on identities, never on addresses.
 #[derive(Debug, Parser)]
-#[command(name = "stolos", version, max_term_width = 100, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(
+    name = "stolos",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    arg_required_else_help = true
+)]
 #[command(after_help = "Every error has a code; `stolos explain code CODE` says what it means and what to do.")]
 pub(crate) struct Args {
     /// What to do.

@@ -27,7 +27,8 @@ impl Operator {
         match named {
             Some(file) => Self::read(file),
             None => {
-                let places = places(env::var_os("XDG_CONFIG_HOME").map(Into::into), env::var_os("HOME").map(Into::into));
+                let places =
+                    places(env::var_os("XDG_CONFIG_HOME").map(Into::into), env::var_os("HOME").map(Into::into));
                 match places.iter().find(|place| place.exists()) {
                     Some(file) => Self::read(file),
                     None => Err(missing(&places)),

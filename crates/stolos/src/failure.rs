@@ -45,31 +45,25 @@ const SIGPIPE: u8 = 128 + 13;
 impl Failure {
     /// Something did not work.
     pub(crate) fn new(code: &str, what: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self::Problem(Box::new(Problem {
-            code: code.to_owned(),
-            what: what.into(),
-            mend: mend.into(),
-            status: FAILED,
-        }))
+        Self::Problem(Box::new(Problem { code: code.to_owned(), what: what.into(), mend: mend.into(), status: FAILED }))
     }
 
     /// Something was typed wrong.
     pub(crate) fn usage(code: &str, what: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self::Problem(Box::new(Problem {
-            code: code.to_owned(),
-            what: what.into(),
-            mend: mend.into(),
-            status: USAGE,
-        }))
+        Self::Problem(Box::new(Problem { code: code.to_owned(), what: what.into(), mend: mend.into(), status: USAGE }))
     }
 
     /// A file that cannot be read.
     pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Self {
-        Self::new(C::FILE_UNREADABLE, format!("cannot read {}: {}", path.display(), reason(error)), match error.kind() {
-            io::ErrorKind::NotFound => "check the path",
-            io::ErrorKind::PermissionDenied => "run it as a user who may read the file",
-            _ => "",
-        })
+        Self::new(
+            C::FILE_UNREADABLE,
+            format!("cannot read {}: {}", path.display(), reason(error)),
+            match error.kind() {
+                io::ErrorKind::NotFound => "check the path",
+                io::ErrorKind::PermissionDenied => "run it as a user who may read the file",
+                _ => "",
+            },
+        )
     }
 
     /// A file that cannot be written.

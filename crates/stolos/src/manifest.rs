@@ -106,7 +106,8 @@ fn rendered(diagnostic: &Diagnostic) -> String {
         }
         text.push('\n');
     }
-    let named: Vec<String> = [&diagnostic.object, &diagnostic.field].into_iter().flatten().map(|s| printable(s)).collect();
+    let named: Vec<String> =
+        [&diagnostic.object, &diagnostic.field].into_iter().flatten().map(|s| printable(s)).collect();
     if !named.is_empty() {
         text.push_str(&format!("   in {}\n", named.join(", ")));
     }

@@ -63,7 +63,10 @@ fn from_tls(error: &rustls::Error, server: &str, config: &Path) -> Failure {
         ),
         rustls::Error::InvalidCertificate(_) => Failure::new(
             C::SERVER_UNTRUSTED,
-            format!("{server} is not the server that {} knows: another authority signed its certificate", config.display()),
+            format!(
+                "{server} is not the server that {} knows: another authority signed its certificate",
+                config.display()
+            ),
             "if the server was set up anew, use its new admin.yaml; otherwise find out who answers there",
         ),
         rustls::Error::AlertReceived(alert) => refused(*alert, server, config),

@@ -21,11 +21,9 @@ fn rows() -> Vec<Row> {
         .lines()
         .filter(|line| line.starts_with("| `stolos "))
         .map(|line| match cells(line).as_slice() {
-            [line, code, words] => Row {
-                line: line.trim_matches('`').to_owned(),
-                code: code.clone(),
-                words: words.clone(),
-            },
+            [line, code, words] => {
+                Row { line: line.trim_matches('`').to_owned(), code: code.clone(), words: words.clone() }
+            }
             other => panic!("a row has three cells: {other:?}"),
         })
         .collect();

@@ -12,7 +12,13 @@ use super::{Format, value};
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Socket {
     /// The agent's socket (root only)
-    #[arg(long, value_name = "PATH", default_value = "/run/stolos/agent.sock", env = "STOLOS_SOCKET", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "/run/stolos/agent.sock",
+        env = "STOLOS_SOCKET",
+        hide_env_values = true
+    )]
     pub(crate) socket: PathBuf,
 }
 
@@ -50,8 +56,10 @@ pub(crate) enum AgentVerb {
 
 /// `stolos run`
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The program keeps this shell's input, output, environment and directory; its exit status is its own.\n\n\
-    Example:\n  stolos run --name web --label app=web -- nginx -g 'daemon off;'")]
+#[command(
+    after_help = "The program keeps this shell's input, output, environment and directory; its exit status is its own.\n\n\
+    Example:\n  stolos run --name web --label app=web -- nginx -g 'daemon off;'"
+)]
 pub(crate) struct Run {
     /// Name of the workload (default: the program's name)
     #[arg(long, value_parser = value::name)]

@@ -78,8 +78,10 @@ pub(crate) enum ClusterVerb {
 
 /// `stolos cluster join-token`
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The token is a secret until it is spent. It carries the fingerprint of the server's authority.\n\n\
-    Example:\n  stolos cluster join-token eu-1 --out /etc/stolos/join-token")]
+#[command(
+    after_help = "The token is a secret until it is spent. It carries the fingerprint of the server's authority.\n\n\
+    Example:\n  stolos cluster join-token eu-1 --out /etc/stolos/join-token"
+)]
 pub(crate) struct JoinToken {
     /// Name of the Cluster object
     pub(crate) cluster: String,
@@ -165,7 +167,9 @@ impl Protocol {
 
 /// `stolos flows`
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  stolos flows --since 10m --verdict deny\n  stolos flows --follow -n /acme -o json")]
+#[command(
+    after_help = "Examples:\n  stolos flows --since 10m --verdict deny\n  stolos flows --follow -n /acme -o json"
+)]
 pub(crate) struct Flows {
     /// Go on showing flows as they are reported, until Ctrl-C
     #[arg(short = 'F', long)]

@@ -11,8 +11,6 @@ use crate::failure::Outcome;
 use crate::output::{Columns, Ink, Screen, age, printable};
 use crate::process;
 
-
-
 pub(crate) fn run(verb: AgentVerb) -> Outcome {
     match verb {
         AgentVerb::Detach { socket, period } => {
@@ -67,7 +65,8 @@ fn show<W: Write>(screen: &mut Screen<W>, status: &Status) -> Outcome {
     }
     for missed in &status.not_captured {
         let port = missed.port.map(|port| format!(" port {port}")).unwrap_or_default();
-        let text = format!("not captured: {} of {} (pid {}){port}: {}", missed.kind, missed.command, missed.pid, missed.mend);
+        let text =
+            format!("not captured: {} of {} (pid {}){port}: {}", missed.kind, missed.command, missed.pid, missed.mend);
         screen.line(screen.paint(Ink::Warn, &printable(&text)))?;
     }
     Ok(())

@@ -48,9 +48,10 @@ mod tests {
     use crate::args::Output;
 
     fn shown(dry_run: bool) -> String {
-        let object: Object = serde_json::from_value(serde_json::json!({"apiVersion": "stolos.dev/v1", "kind": "Policy",
+        let object: Object =
+            serde_json::from_value(serde_json::json!({"apiVersion": "stolos.dev/v1", "kind": "Policy",
             "metadata": {"namespace": "/acme", "name": "web-to-db"}, "spec": {}}))
-        .unwrap();
+            .unwrap();
         let results = vec![ApplyResult { object, outcome: ApplyOutcome::Created }];
         let mut screen = Screen::to(Vec::new(), Output::Table);
         show(&mut screen, &ApplyResponse { results, dry_run, ..ApplyResponse::default() }).unwrap();

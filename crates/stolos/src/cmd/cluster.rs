@@ -34,7 +34,11 @@ fn join_token(args: JoinToken) -> Outcome {
         Some((path, mut file)) => {
             writeln!(file, "{}", answer.token).map_err(|error| Failure::unwritable(path, &error))?;
             let left = age(jiff::Timestamp::now(), answer.expires);
-            screen.line(format!("Wrote {}: one node can join {} with it within {left}.", path.display(), answer.cluster))
+            screen.line(format!(
+                "Wrote {}: one node can join {} with it within {left}.",
+                path.display(),
+                answer.cluster
+            ))
         }
     }
 }

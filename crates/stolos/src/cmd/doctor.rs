@@ -63,7 +63,14 @@ async fn examine(socket: &Path) -> Result<(Report, Option<Status>, Option<String
 fn without_agent(failure: &Failure) -> Report {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut checks = vec![
-        check("root", rustix::process::geteuid().is_root(), "this is root", "this is not root", C::ROOT_NEEDED, "run it with sudo"),
+        check(
+            "root",
+            rustix::process::geteuid().is_root(),
+            "this is root",
+            "this is not root",
+            C::ROOT_NEEDED,
+            "run it with sudo",
+        ),
         mounted(&mounts, "cgroup2", "mount -t cgroup2 cgroup2 /sys/fs/cgroup"),
         mounted(&mounts, "bpf", "mount -t bpf bpf /sys/fs/bpf"),
         kernel(&release()),
@@ -125,7 +132,8 @@ fn write_bundle(file: &Path, report: &Report, status: Option<Status>, metrics: O
         status,
         metrics,
     };
-    let text = serde_json::to_string_pretty(&bundle).unwrap_or_else(|error| panic!("BUG: a bundle serialises: {error}"));
+    let text =
+        serde_json::to_string_pretty(&bundle).unwrap_or_else(|error| panic!("BUG: a bundle serialises: {error}"));
     let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file);
     opened.and_then(|mut out| out.write_all(text.as_bytes())).map_err(|error| Failure::unwritable(file, &error))
 }

@@ -95,7 +95,8 @@ fn show<W: Write>(screen: &mut Screen<W>, list: &FlowList) -> Outcome {
     }
     screen.table(&table(&list.items, screen.form()))?;
     if list.sampled_out > 0 {
-        let text = format!("{} allowed flows were not recorded under pressure; refusals are all here.", list.sampled_out);
+        let text =
+            format!("{} allowed flows were not recorded under pressure; refusals are all here.", list.sampled_out);
         screen.line(screen.paint(Ink::Warn, &text))?;
     }
     Ok(())
@@ -157,7 +158,9 @@ fn why(row: &FlowRow) -> String {
     let refusing: Vec<String> = sides
         .iter()
         .filter_map(|(name, side)| side.as_ref().map(|side| (name, side)))
-        .filter(|(_, side)| (row.would == Verdict::Deny || row.verdict == Verdict::Deny) == (side.would == Verdict::Deny))
+        .filter(|(_, side)| {
+            (row.would == Verdict::Deny || row.verdict == Verdict::Deny) == (side.would == Verdict::Deny)
+        })
         .map(|(name, side)| format!("{name}: {}", of(side)))
         .collect();
     refusing.join("; ")
@@ -231,7 +234,8 @@ mod tests {
 
     #[test]
     fn an_external_end_is_named_by_its_network_and_address() {
-        let client = FlowEnd { external: vec!["/acme:office".into()], address: Some("192.0.2.7".into()), ..FlowEnd::default() };
+        let client =
+            FlowEnd { external: vec!["/acme:office".into()], address: Some("192.0.2.7".into()), ..FlowEnd::default() };
         assert_eq!(end(&client), "/acme:office (192.0.2.7)");
         assert_eq!(end(&FlowEnd::default()), "?");
     }

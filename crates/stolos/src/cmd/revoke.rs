@@ -59,7 +59,8 @@ fn object(args: &Revoke, now: jiff::Timestamp) -> Result<Object<RevocationSpec>,
 /// A name that says what it is about and is taken by no other: `web-eu-1-5f3a9c01`.
 fn object_name(args: &Revoke) -> String {
     let uid = Uuid::now_v7().simple().to_string();
-    let about: String = args.name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let about: String =
+        args.name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let about: String = about.trim_matches('-').chars().take(40).collect();
     match about.trim_end_matches('-') {
         "" => format!("{}-{}", args.target.name(), &uid[24..]),

@@ -83,7 +83,8 @@ fn unique(labels: &[(String, String)]) -> Result<BTreeMap<String, String>, Failu
 
 fn milliseconds(wait: Duration) -> Result<u64, Failure> {
     let bounded = u64::try_from(wait.as_millis()).ok().filter(|_| wait <= WAIT_MAX);
-    bounded.ok_or_else(|| Failure::usage(C::USAGE, "--wait is more than a minute", "the program starts after that anyway"))
+    bounded
+        .ok_or_else(|| Failure::usage(C::USAGE, "--wait is more than a minute", "the program starts after that anyway"))
 }
 
 /// Enters a cgroup of its own, registers, and waits until the workload is placed.
@@ -127,7 +128,8 @@ async fn place(agent: &AgentSocket, register: &Register) -> Outcome {
 }
 
 fn warn(name: &str, why: Option<String>, wait_ms: u64) {
-    let why = why.map(|why| printable(why.trim_end_matches('.'))).unwrap_or_else(|| format!("no place after {wait_ms} ms"));
+    let why =
+        why.map(|why| printable(why.trim_end_matches('.'))).unwrap_or_else(|| format!("no place after {wait_ms} ms"));
     let text = format!(
         "warning[P1006]: {name} starts, but peers refuse it until the fleet knows it: {why}\n  \
          help: `stolos agent status` says whether the agent reaches its server\n"

@@ -60,7 +60,10 @@ fn compose(nodes: &[Node], workloads: &[Workload], revocations: &[Revocation], r
         .iter()
         .filter_map(|object| Some((object, object.status.as_ref()?)))
         .filter(|(_, status)| !status.pending.is_empty())
-        .map(|(object, status)| UnconfirmedRevocation { name: object.metadata.name.clone(), nodes: status.pending.clone() })
+        .map(|(object, status)| UnconfirmedRevocation {
+            name: object.metadata.name.clone(),
+            nodes: status.pending.clone(),
+        })
         .collect();
     FleetStatus { server: String::new(), revision, rollout, nodes, workloads: counts, waiting, unconfirmed }
 }
@@ -111,7 +114,8 @@ fn show<W: Write>(screen: &mut Screen<W>, status: &FleetStatus) -> Outcome {
     }
     let WorkloadCounts { live, pending, refused, revoked } = status.workloads;
     screen.line(format!("Workloads: {live} live, {pending} pending, {refused} refused, {revoked} revoked"))?;
-    let mut columns = Columns::new(["NODE", "CLUSTER", "STATE", "LIVE-REVISION", "WORKLOADS", "OUTAGE-BUDGET", "NOTES"]);
+    let mut columns =
+        Columns::new(["NODE", "CLUSTER", "STATE", "LIVE-REVISION", "WORKLOADS", "OUTAGE-BUDGET", "NOTES"]);
     for node in &status.nodes {
         columns.row([
             node.name.clone(),
@@ -202,9 +206,10 @@ mod tests {
                 "status": {"uid": name, "name": name, "node": "n1", "cluster": "eu-1", "type": "process", "state": state}}))
             .unwrap()
         };
-        let revocation: Revocation = serde_json::from_value(json!({"apiVersion": "stolos.dev/v1", "kind": "Revocation",
+        let revocation: Revocation =
+            serde_json::from_value(json!({"apiVersion": "stolos.dev/v1", "kind": "Revocation",
             "metadata": {"name": "r1"}, "spec": {"target": {"node": "n9"}}, "status": {"pending": ["n2"]}}))
-        .unwrap();
+            .unwrap();
         let nodes = [
             node("n2", json!({"appliedRevision": 8})),
             node("n1", json!({})),

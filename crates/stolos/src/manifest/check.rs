@@ -86,7 +86,8 @@ fn unknown_kind(node: &Node) -> Problem {
     let word = node.text().unwrap_or_default();
     // Another form of a kind's word (`policy`) is not taken in a file, but known.
     let near = kind::find(word).or_else(|| kind::suggest(word));
-    let problem = Problem::new(code::UNKNOWN_KIND, node.span.clone(), format!("there is no kind `{word}`")).field("kind");
+    let problem =
+        Problem::new(code::UNKNOWN_KIND, node.span.clone(), format!("there is no kind `{word}`")).field("kind");
     match near {
         Some(kind) => problem.help(format!("did you mean `{}`?", kind.name)),
         None => problem.help("`stolos get` lists the kinds"),
@@ -128,7 +129,8 @@ mod tests {
 
     #[test]
     fn the_problems_of_all_documents_come_at_once() {
-        let text = format!("{SOUND}---\n{}---\nkind: Polcy\n", SOUND.replace("from:", "form:").replace("tcp/5432", "tcp/x"));
+        let text =
+            format!("{SOUND}---\n{}---\nkind: Polcy\n", SOUND.replace("from:", "form:").replace("tcp/5432", "tcp/x"));
         let found = codes(&text);
         for code in ["P2002", "P2004", "P2202", "P2003"] {
             assert!(found.contains(&code), "{code} is not among {found:?}");

@@ -14,11 +14,8 @@ use crate::server::Server;
 
 pub(crate) fn run(args: ExplainFlow) -> Outcome {
     let server = Server::configured(&args.connection, &Default::default())?;
-    let request = ExplainRequest {
-        from: args.from,
-        to: args.to.end,
-        port: format!("{}/{}", args.protocol.name(), args.to.port),
-    };
+    let request =
+        ExplainRequest { from: args.from, to: args.to.end, port: format!("{}/{}", args.protocol.name(), args.to.port) };
     let answer = process::ask(server.explain(&request))?;
     Screen::stdout(args.format.output).answer(&answer, show)
 }
@@ -54,7 +51,8 @@ fn side<W: Write>(screen: &mut Screen<W>, title: &str, side: Option<&ExplainedSi
     screen.line(format!("\n{head}: {} {mode}", printable(&side.namespace)))?;
     let ink = if side.would == Verdict::Deny { Ink::Bad } else { Ink::Good };
     let verdict = screen.paint(ink, &side.would.to_string());
-    let by = side.policy.as_deref().map(|policy| format!("policy {policy}")).unwrap_or_else(|| "the default".to_owned());
+    let by =
+        side.policy.as_deref().map(|policy| format!("policy {policy}")).unwrap_or_else(|| "the default".to_owned());
     let reason = match (&side.reason, &side.code) {
         (Some(reason), Some(code)) => format!(" ({reason}, {code})"),
         (Some(reason), None) => format!(" ({reason})"),
