@@ -68,9 +68,16 @@ pub enum AttributeError {
 }
 
 /// A set of `key=value`, keys unique, in canonical (byte) order of the keys.
+///
+/// Cost: one piece of text and one table, so that a fleet of identities stays small and a look at one is near memory.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
-pub struct Attributes(BTreeMap<String, String>);
+pub struct Attributes {
+    /// Keys and values one after the other: `k1v1k2v2`.
+    text: Box<str>,
+    /// For each attribute where its key ends and where its value ends.
+    ends: Box<[(u32, u32)]>,
+}
 
 impl Attributes {
     /// No attributes.
@@ -81,26 +88,33 @@ impl Attributes {
     /// Sets one attribute, user or system; an equal key is replaced.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), AttributeError> {
         check_attribute(key, value)?;
-        if self.0.len() >= ATTRIBUTES_MAX && !self.0.contains_key(key) {
+        let place = self.position(key);
+        if self.len() >= ATTRIBUTES_MAX && place.is_err() {
             return Err(AttributeError::TooMany);
         }
-        self.0.insert(key.to_owned(), value.to_owned());
+        let (at, skip) = place.map_or_else(|at| (at, 0), |at| (at, 1));
+        let tail = (at + skip..self.len()).map(|i| self.pair(i));
+        *self = Self::of_sorted((0..at).map(|i| self.pair(i)).chain([(key, value)]).chain(tail));
         Ok(())
     }
 
     /// Takes one attribute away; whether it was there.
     pub fn unset(&mut self, key: &str) -> bool {
-        self.0.remove(key).is_some()
+        let Ok(at) = self.position(key) else {
+            return false;
+        };
+        *self = Self::of_sorted((0..self.len()).filter(|i| *i != at).map(|i| self.pair(i)));
+        true
     }
 
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str)
+        self.position(key).ok().map(|at| self.pair(at).1)
     }
 
     /// All attributes in canonical order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.0.iter().map(|(k, v)| (k.as_str(), v.as_str()))
+        (0..self.len()).map(|at| self.pair(at))
     }
 
     /// Those that users asserted.
@@ -110,12 +124,44 @@ impl Attributes {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.ends.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.ends.is_empty()
+    }
+
+    /// Pairs that are checked, in order, keys unique.
+    fn of_sorted<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        let (mut text, mut ends) = (String::new(), Vec::new());
+        let at = |text: &String| u32::try_from(text.len()).expect("BUG: attributes have bounded lengths");
+        for (key, value) in pairs {
+            text.push_str(key);
+            let key_end = at(&text);
+            text.push_str(value);
+            ends.push((key_end, at(&text)));
+        }
+        Self { text: text.into(), ends: ends.into() }
+    }
+
+    fn pair(&self, at: usize) -> (&str, &str) {
+        let start = if at == 0 { 0 } else { self.ends[at - 1].1 as usize };
+        let (key, value) = self.ends[at];
+        (&self.text[start..key as usize], &self.text[key as usize..value as usize])
+    }
+
+    fn position(&self, key: &str) -> Result<usize, usize> {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = (low + high) / 2;
+            match self.pair(middle).0.cmp(key) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Equal => return Ok(middle),
+                std::cmp::Ordering::Greater => high = middle,
+            }
+        }
+        Err(low)
     }
 }
 
@@ -165,13 +211,13 @@ impl TryFrom<BTreeMap<String, String>> for Attributes {
         for (key, value) in &map {
             check_attribute(key, value)?;
         }
-        Ok(Self(map))
+        Ok(Self::of_sorted(map.iter().map(|(key, value)| (key.as_str(), value.as_str()))))
     }
 }
 
 impl From<Attributes> for BTreeMap<String, String> {
     fn from(attributes: Attributes) -> Self {
-        attributes.0
+        attributes.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 }
 
@@ -277,6 +323,19 @@ mod tests {
         assert!(matches!(attributes.set("", "v"), Err(AttributeError::BadKey(_))));
         assert!(matches!(attributes.set("a b", "v"), Err(AttributeError::BadKey(_))));
         assert!(matches!(attributes.set("k1", "a\nb"), Err(AttributeError::BadValue(_))));
+    }
+
+    #[test]
+    fn attributes_are_a_sorted_map() {
+        let mut attributes = Attributes::new();
+        for (key, value) in [("b", "2"), ("a", "1"), ("c", ""), ("b", "3")] {
+            attributes.set(key, value).unwrap();
+        }
+        assert_eq!(attributes.iter().collect::<Vec<_>>(), [("a", "1"), ("b", "3"), ("c", "")]);
+        let map: BTreeMap<String, String> = attributes.clone().into();
+        assert_eq!(Attributes::try_from(map), Ok(attributes.clone()));
+        assert!(attributes.unset("a") && !attributes.unset("a"));
+        assert_eq!((attributes.get("c"), attributes.get("a")), (Some(""), None));
     }
 
     #[test]

@@ -146,14 +146,17 @@ impl Fleet {
             return Vec::new();
         };
         let mut touched = Vec::new();
-        for side in [Side::Egress, Side::Ingress] {
-            for class in self.meant(&policy, side) {
-                let Some(member) = self.members[class.0 as usize].as_mut() else { continue };
-                let list = list_of(&mut member.matches, side);
-                if let Ok(at) = list.binary_search_by_key(&number, |m| m.rule()) {
-                    list.remove(at);
-                }
-                touched.push(class);
+        for (side, selectors) in [(Side::Egress, &policy.from), (Side::Ingress, &policy.to)] {
+            for selector in selectors.iter().filter(|s| !s.is_external()) {
+                // Who has it in the list is meant; no need to ask the selector again.
+                self.census.candidates(policy.namespace(), selector, |class| {
+                    let Some(member) = self.members[class as usize].as_mut() else { return };
+                    let list = list_of(&mut member.matches, side);
+                    if let Ok(at) = list.binary_search_by_key(&number, |m| m.rule()) {
+                        list.remove(at);
+                        touched.push(Class(class));
+                    }
+                });
             }
         }
         self.rules.remove(id);
