@@ -93,7 +93,7 @@ fn run(args: Args) -> Result<bool> {
         Verb::Test => suite::test(),
         Verb::Check { full } => check::check(full),
         Verb::Tidy => check::tidy(),
-        Verb::Dev { rest } => step::cargo(&["run", "-q", "-p", "stolos", "--", "dev"]).args(rest).succeeds(),
+        Verb::Dev { rest } => Err(step::cargo(&["run", "-q", "-p", "stolos", "--", "dev"]).args(rest).replaces_us()),
         Verb::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds),
         Verb::Bench(args) => bench::bench(&args),
         Verb::Codegen => suite::golden(true),

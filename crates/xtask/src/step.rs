@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -82,6 +83,13 @@ impl Step {
         self.announce();
         let status = self.0.status().with_context(|| format!("cannot start {:?}", self.0.get_program()))?;
         Ok(status.success())
+    }
+
+    /// Becomes it: signals from the terminal then reach it alone, and its status is ours. Returns only on failure.
+    pub(crate) fn replaces_us(mut self) -> anyhow::Error {
+        self.announce();
+        let error = self.0.exec();
+        anyhow::Error::new(error).context(format!("cannot start {:?}", self.0.get_program()))
     }
 
     /// Runs it to the end, passing its standard output on, and sums the counts in it. A failure without a count in it

@@ -31,8 +31,7 @@ pub(crate) fn demo(check: bool, rest: &[String]) -> Result<bool> {
         return Ok(false);
     }
     let flag: &[&str] = if check { &["--check"] } else { &[] };
-    // Ctrl-C reaches the demo itself, which takes everything down; this process only waits for it.
-    program(target_dir().join("debug/demo"), flag).args(rest).succeeds()
+    Err(program(target_dir().join("debug/demo"), flag).args(rest).replaces_us())
 }
 
 fn build_programs() -> Result<bool> {
