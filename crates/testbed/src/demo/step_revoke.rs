@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use api::report::Revoked;
 
 use super::site::{SETTLE_LIMIT, Site, say};
-use super::views::Revoked;
 use super::{Step, step_label};
 use crate::wait;
 

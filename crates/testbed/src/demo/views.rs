@@ -5,20 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use api::flow::{FlowList, FlowRow};
 use api::local::{Doctor, Status, Workload};
+use api::report::FleetStatus;
 use policy::reason::Reason;
-use serde_json::Value;
 
 use super::site::Site;
-
-/// What `stolos revoke -o json` says.
-#[derive(Debug, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Revoked {
-    pub(super) name: String,
-    pub(super) connections_cut: u64,
-    pub(super) confirmed: Vec<String>,
-    pub(super) unconfirmed: Vec<String>,
-}
 
 /// Rows from one workload to another (`/namespace/name`), of the last ten minutes.
 pub(super) fn flows(site: &Site, client: &str, server: &str) -> Result<Vec<FlowRow>> {
@@ -50,11 +40,10 @@ fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text).with_context(|| format!("unexpected JSON:\n{text}"))
 }
 
-/// Names of nodes that `stolos status` knows, and of those where the newest state is not live.
+/// The number of nodes that `stolos status` knows, and the names of those where the newest state is not live.
 pub(super) fn rollout(site: &Site) -> Result<(usize, Vec<String>)> {
-    let status: Value = site.json(&["status"])?;
-    let nodes = status["rollout"]["nodes"].as_u64().with_context(|| format!("no roll-out in {status}"))?;
-    Ok((usize::try_from(nodes)?, serde_json::from_value(status["rollout"]["behind"].clone())?))
+    let status: FleetStatus = site.json(&["status"])?;
+    Ok((usize::try_from(status.rollout.nodes)?, status.rollout.behind))
 }
 
 /// Refusals by reason out of an agent's metrics; counters that are 0 may be missing.
