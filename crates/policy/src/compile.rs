@@ -9,13 +9,14 @@ mod census;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use self::census::Census;
+use self::census::{Census, Land};
 use crate::attribute::{Identity, Peer};
 use crate::decide::{Decision, SideDecision, SideVerdict, join};
 use crate::namespace::{NamespacePath, PolicyId};
-use crate::policy::{Action, Mode, Policy, Side};
+use crate::policy::{Policy, Side};
 use crate::posture::Posture;
 use crate::rules::{Match, Matches, RuleSet, Tally};
+use crate::selector::Selector;
 
 /// A class of a [`Fleet`]: one distinct identity. Numbers are dense, and reused after [`Fleet::forget`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,23 +39,9 @@ pub struct Fleet {
 #[derive(Debug)]
 struct Member {
     identity: Arc<Identity>,
+    /// Policies that mean it by more than its namespace; the others are its land's.
     matches: Matches,
-    mode: Mode,
-    egress: Action,
-    ingress: Action,
-}
-
-impl Member {
-    fn adopt(&mut self, posture: Posture) {
-        (self.mode, self.egress, self.ingress) = (posture.mode, posture.egress, posture.ingress);
-    }
-
-    fn default_of(&self, side: Side) -> Action {
-        match side {
-            Side::Egress => self.egress,
-            Side::Ingress => self.ingress,
-        }
-    }
+    land: u32,
 }
 
 impl Fleet {
@@ -73,20 +60,18 @@ impl Fleet {
         if let Some(class) = self.by_identity.get(&identity) {
             return *class;
         }
-        let mut member = Member {
-            matches: self.rules.matches(&identity),
-            identity: Arc::clone(&identity),
-            mode: Mode::Observe,
-            egress: Action::Allow,
-            ingress: Action::Allow,
-        };
-        member.adopt(self.rules.posture(identity.namespace()));
         let number = self.free.pop().unwrap_or_else(|| {
             self.members.push(None);
             u32::try_from(self.members.len() - 1).expect("BUG: 2^32 classes in memory")
         });
-        self.census.add(number, &identity);
-        self.members[number as usize] = Some(member);
+        let rules = &self.rules;
+        let land = self.census.add(number, &identity, || Land {
+            classes: Vec::new(),
+            matches: rules.matches_where(&identity, Selector::is_wide),
+            posture: rules.posture(identity.namespace()),
+        });
+        let matches = rules.matches_where(&identity, |selector| !selector.is_wide());
+        self.members[number as usize] = Some(Member { identity: Arc::clone(&identity), matches, land });
         self.by_identity.insert(identity, Class(number));
         Class(number)
     }
@@ -124,17 +109,13 @@ impl Fleet {
         let Some((number, policy)) = self.rules.numbered(&id) else {
             return touched;
         };
-        for side in [Side::Egress, Side::Ingress] {
-            for class in self.meant(&policy, side) {
-                let Some(member) = self.members[class.0 as usize].as_mut() else { continue };
-                let entry = Match::new(number, policy.namespace().contains(member.identity.namespace()));
-                let list = list_of(&mut member.matches, side);
-                if let Err(at) = list.binary_search(&entry) {
-                    list.insert(at, entry);
-                }
-                touched.push(class);
+        self.each_list(&policy, |speaks, list, classes| {
+            let entry = Match::new(number, speaks);
+            if let Err(at) = list.binary_search(&entry) {
+                list.insert(at, entry);
+                touched.extend(classes.iter().map(|class| Class(*class)));
             }
-        }
+        });
         touched.sort_unstable();
         touched.dedup();
         touched
@@ -146,19 +127,13 @@ impl Fleet {
             return Vec::new();
         };
         let mut touched = Vec::new();
-        for (side, selectors) in [(Side::Egress, &policy.from), (Side::Ingress, &policy.to)] {
-            for selector in selectors.iter().filter(|s| !s.is_external()) {
-                // Who has it in the list is meant; no need to ask the selector again.
-                self.census.candidates(policy.namespace(), selector, |class| {
-                    let Some(member) = self.members[class as usize].as_mut() else { return };
-                    let list = list_of(&mut member.matches, side);
-                    if let Ok(at) = list.binary_search_by_key(&number, |m| m.rule()) {
-                        list.remove(at);
-                        touched.push(Class(class));
-                    }
-                });
+        // Who has it in the list is meant.
+        self.each_list(&policy, |_, list, classes| {
+            if let Ok(at) = list.binary_search_by_key(&number, |m| m.rule()) {
+                list.remove(at);
+                touched.extend(classes.iter().map(|class| Class(*class)));
             }
-        }
+        });
         self.rules.remove(id);
         touched.sort_unstable();
         touched.dedup();
@@ -168,20 +143,20 @@ impl Fleet {
     /// As [`RuleSet::set_posture`]; the classes in the namespace or below.
     pub fn set_posture(&mut self, namespace: NamespacePath, posture: Option<Posture>) -> Vec<Class> {
         self.rules.set_posture(namespace.clone(), posture);
-        let touched = self.census.below(namespace.as_str());
-        for &number in &touched {
-            if let Some(member) = self.members[number as usize].as_mut() {
-                member.adopt(self.rules.posture(member.identity.namespace()));
-            }
-        }
-        touched.into_iter().map(Class).collect()
+        let mut touched = Vec::new();
+        let rules = &self.rules;
+        self.census.each_below(namespace.as_str(), |path, land| {
+            land.posture = rules.posture(path);
+            touched.extend(land.classes.iter().map(|class| Class(*class)));
+        });
+        touched
     }
 
     /// What happens to a flow between two classes; `None` when one was forgotten.
     pub fn decide(&self, client: Class, server: Class, protocol: u8, port: u16) -> Option<Decision> {
         let (client, server) = (self.member(client)?, self.member(server)?);
         let (mut egress, mut ingress) = (Tally::default(), Tally::default());
-        common(&client.matches.from, &server.matches.to, |from, to| {
+        self.each_common(client, server, |from, to| {
             if let Some(rule) = self.rules.rule(from.rule()).filter(|rule| rule.covers(protocol, port)) {
                 if from.speaks() {
                     egress.add(rule);
@@ -192,7 +167,8 @@ impl Fleet {
             }
         });
         let word = |member: &Member, side, tally: Tally<'_>| {
-            Some(SideDecision { mode: member.mode, outcome: tally.outcome(member.default_of(side)) })
+            let posture = self.census.land(member.land).posture;
+            Some(SideDecision { mode: posture.mode, outcome: tally.outcome(posture.default_of(side)) })
         };
         let (egress, ingress) = (word(client, Side::Egress, egress), word(server, Side::Ingress, ingress));
         Some(join(egress, ingress, false, protocol))
@@ -201,23 +177,28 @@ impl Fleet {
     /// What a class's side says about every port to or from another class; `None` when one was forgotten.
     pub fn side(&self, side: Side, subject: Class, peer: Class) -> Option<SideVerdict> {
         let (subject, peer) = (self.member(subject)?, self.member(peer)?);
-        let (from, to) = match side {
-            Side::Egress => (&subject.matches.from, &peer.matches.to),
-            Side::Ingress => (&peer.matches.from, &subject.matches.to),
+        let (client, server) = match side {
+            Side::Egress => (subject, peer),
+            Side::Ingress => (peer, subject),
         };
         let mut numbers = Vec::new();
-        common(from, to, |from, to| {
+        self.each_common(client, server, |from, to| {
             if (if side == Side::Egress { from } else { to }).speaks() {
                 numbers.push(from.rule());
             }
         });
+        numbers.sort_unstable();
+        numbers.dedup();
         Some(self.rules.side_verdict(side, &subject.identity, false, numbers))
     }
 
     /// What a class's side says about every port to or from an external end; `None` when the class was forgotten.
     pub fn side_external(&self, side: Side, subject: Class, peer: &Peer<'_>) -> Option<SideVerdict> {
         let subject = self.member(subject)?;
-        let numbers = self.rules.matching(side, &subject.matches, peer, None);
+        let mut numbers = self.rules.matching(side, &subject.matches, peer, None);
+        numbers.extend(self.rules.matching(side, &self.census.land(subject.land).matches, peer, None));
+        numbers.sort_unstable();
+        numbers.dedup();
         Some(self.rules.side_verdict(side, &subject.identity, true, numbers))
     }
 
@@ -227,11 +208,9 @@ impl Fleet {
         let Some(subject) = self.member(subject) else {
             return Vec::new();
         };
-        let list = match side {
-            Side::Egress => &subject.matches.from,
-            Side::Ingress => &subject.matches.to,
-        };
-        let rules = list.iter().filter(|m| m.speaks()).filter_map(|m| self.rules.rule(m.rule()));
+        let lists = [&subject.matches, &self.census.land(subject.land).matches];
+        let matches = lists.into_iter().flat_map(|matches| matches.list(side));
+        let rules = matches.filter(|m| m.speaks()).filter_map(|m| self.rules.rule(m.rule()));
         let mut peers: Vec<Class> = rules.flat_map(|rule| self.meant(&rule.policy, side.other())).collect();
         peers.sort_unstable();
         peers.dedup();
@@ -240,6 +219,40 @@ impl Fleet {
 
     fn member(&self, class: Class) -> Option<&Member> {
         self.members.get(class.0 as usize).and_then(Option::as_ref)
+    }
+
+    /// Calls `with` for every list in which a policy stands, or may have to: whether the policy speaks for those whose
+    /// list it is, the list, and the classes whose list it is.
+    fn each_list(&mut self, policy: &Policy, mut with: impl FnMut(bool, &mut Vec<Match>, &[u32])) {
+        let own = policy.namespace();
+        let Self { members, census, .. } = self;
+        for (end, selectors) in [(Side::Egress, &policy.from), (Side::Ingress, &policy.to)] {
+            for selector in selectors.iter().filter(|s| !s.is_external()) {
+                if selector.is_wide() {
+                    census.each_meant(own, selector, |path, land| {
+                        with(own.contains(path), land.matches.list_mut(end), &land.classes);
+                    });
+                    continue;
+                }
+                census.candidates(own, selector, |number| {
+                    let Some(member) = members[number as usize].as_mut() else { return };
+                    if selector.matches_workload(own, &member.identity) {
+                        let speaks = own.contains(member.identity.namespace());
+                        with(speaks, member.matches.list_mut(end), &[number]);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Calls `with` for every rule that means both; for one that means them in several ways, several times.
+    fn each_common(&self, client: &Member, server: &Member, mut with: impl FnMut(Match, Match)) {
+        let (near, far) = (&self.census.land(client.land).matches, &self.census.land(server.land).matches);
+        for from in [&client.matches.from, &near.from] {
+            for to in [&server.matches.to, &far.to] {
+                common(from, to, &mut with);
+            }
+        }
     }
 
     /// The classes that a policy means at one end: egress its `from`, ingress its `to`. Each once, in no order.
@@ -260,13 +273,6 @@ impl Fleet {
         found.sort_unstable();
         found.dedup();
         found
-    }
-}
-
-fn list_of(matches: &mut Matches, end: Side) -> &mut Vec<Match> {
-    match end {
-        Side::Egress => &mut matches.from,
-        Side::Ingress => &mut matches.to,
     }
 }
 

@@ -18,6 +18,7 @@ use crate::namespace::{NamespacePath, PolicyId};
 use crate::policy::{Policy, Side};
 use crate::port::PortRange;
 use crate::posture::Posture;
+use crate::selector::Selector;
 
 /// Policies and postures, ready to be asked.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +50,24 @@ impl Rule {
 pub(crate) struct Matches {
     pub(crate) from: Vec<Match>,
     pub(crate) to: Vec<Match>,
+}
+
+impl Matches {
+    /// Those of one end: egress `from`, ingress `to`.
+    pub(crate) fn list(&self, end: Side) -> &[Match] {
+        match end {
+            Side::Egress => &self.from,
+            Side::Ingress => &self.to,
+        }
+    }
+
+    /// As [`Matches::list`], to change.
+    pub(crate) fn list_mut(&mut self, end: Side) -> &mut Vec<Match> {
+        match end {
+            Side::Egress => &mut self.from,
+            Side::Ingress => &mut self.to,
+        }
+    }
 }
 
 /// A policy's number in its rule set, and whether the policy speaks for the workload that it matches.
@@ -195,6 +214,11 @@ impl RuleSet {
 
     /// Every policy that means this workload at one of its ends.
     pub(crate) fn matches(&self, identity: &Identity) -> Matches {
+        self.matches_where(identity, |_| true)
+    }
+
+    /// As [`RuleSet::matches`], by those selectors alone that `counts` admits.
+    pub(crate) fn matches_where(&self, identity: &Identity, counts: impl Fn(&Selector) -> bool) -> Matches {
         let mut matches = Matches::default();
         self.index.candidates(identity, |number, end, selector| {
             let Some(rule) = self.rule(number) else { return };
@@ -203,7 +227,8 @@ impl RuleSet {
                 Side::Egress => (&policy.from, &mut matches.from),
                 Side::Ingress => (&policy.to, &mut matches.to),
             };
-            if selectors[selector as usize].matches_workload(policy.namespace(), identity) {
+            let selector = &selectors[selector as usize];
+            if counts(selector) && selector.matches_workload(policy.namespace(), identity) {
                 found.push(Match::new(number, policy.namespace().contains(identity.namespace())));
             }
         });
@@ -216,11 +241,7 @@ impl RuleSet {
 
     /// The policies that speak for the subject on this side and mean both ends.
     pub(crate) fn matching(&self, side: Side, own: &Matches, peer: &Peer<'_>, other: Option<&Matches>) -> Vec<u32> {
-        let own = match side {
-            Side::Egress => &own.from,
-            Side::Ingress => &own.to,
-        };
-        let mine = own.iter().filter(|m| m.speaks()).map(|m| m.rule());
+        let mine = own.list(side).iter().filter(|m| m.speaks()).map(|m| m.rule());
         match (peer, other) {
             (Peer::External(networks), _) => mine
                 .filter(|&number| {
@@ -235,10 +256,7 @@ impl RuleSet {
                 })
                 .collect(),
             (Peer::Workload(_), Some(other)) => {
-                let other = match side {
-                    Side::Egress => &other.to,
-                    Side::Ingress => &other.from,
-                };
+                let other = other.list(side.other());
                 mine.filter(|number| other.binary_search_by_key(number, |m| m.rule()).is_ok()).collect()
             }
             (Peer::Workload(_), None) => Vec::new(),

@@ -99,6 +99,17 @@ impl Selector {
         self.namespace_patterns().next().is_some()
     }
 
+    /// Whether it asks for nothing but a namespace, so that it means all workloads of a namespace or none.
+    pub(crate) fn is_wide(&self) -> bool {
+        self.requirements.iter().all(|r| r.key == NAMESPACE_KEY)
+    }
+
+    /// Whether a wide selector means the workloads of a namespace.
+    pub(crate) fn matches_namespace(&self, own: &NamespacePath, namespace: &NamespacePath) -> bool {
+        (self.names_namespaces() || own.contains(namespace))
+            && self.requirements.iter().all(|r| r.test.holds(Some(namespace.as_str())))
+    }
+
     pub(crate) fn namespace_patterns(&self) -> impl Iterator<Item = &[Pattern]> {
         self.requirements.iter().filter_map(|r| match &r.test {
             Test::In(patterns) if r.key == NAMESPACE_KEY => Some(&patterns[..]),

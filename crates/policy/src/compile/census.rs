@@ -6,7 +6,8 @@ use std::ops::Bound;
 
 use crate::attribute::{EXTERNAL_KEY, Identity, NAMESPACE_KEY};
 use crate::namespace::NamespacePath;
-use crate::rules::{Hashed, scopes};
+use crate::posture::Posture;
+use crate::rules::{Hashed, Matches, scopes};
 use crate::selector::{Pattern, Selector, Test};
 
 /// Classes by namespace and by attribute. Attributes are found by a keyed hash; the caller checks the selector itself,
@@ -14,16 +15,52 @@ use crate::selector::{Pattern, Selector, Test};
 #[derive(Debug, Default)]
 pub(super) struct Census {
     seed: RandomState,
-    by_namespace: BTreeMap<NamespacePath, Vec<u32>>,
+    lands: Vec<Land>,
+    free: Vec<u32>,
+    by_namespace: BTreeMap<NamespacePath, u32>,
     by_attribute: HashMap<u64, Vec<u32>, BuildHasherDefault<Hashed>>,
 }
 
+/// A namespace in which classes live, and what holds for all of them alike.
+#[derive(Debug)]
+pub(super) struct Land {
+    /// The classes.
+    pub(super) classes: Vec<u32>,
+    /// The policies that mean them by nothing but their namespace.
+    pub(super) matches: Matches,
+    /// The effective posture.
+    pub(super) posture: Posture,
+}
+
 impl Census {
-    pub(super) fn add(&mut self, number: u32, identity: &Identity) {
-        self.by_namespace.entry(identity.namespace().clone()).or_default().push(number);
+    /// Enters a class; the number of its land. A land that is new is made by `land`.
+    pub(super) fn add(&mut self, number: u32, identity: &Identity, land: impl FnOnce() -> Land) -> u32 {
+        let at = match self.by_namespace.get(identity.namespace()) {
+            Some(at) => *at,
+            None => {
+                let at = self.place(land());
+                self.by_namespace.insert(identity.namespace().clone(), at);
+                at
+            }
+        };
+        self.lands[at as usize].classes.push(number);
         for (key, value) in identity.attributes().iter().filter(|(key, _)| *key != NAMESPACE_KEY) {
             let place = self.seed.hash_one((key, value));
             self.by_attribute.entry(place).or_default().push(number);
+        }
+        at
+    }
+
+    fn place(&mut self, land: Land) -> u32 {
+        match self.free.pop() {
+            Some(at) => {
+                self.lands[at as usize] = land;
+                at
+            }
+            None => {
+                self.lands.push(land);
+                u32::try_from(self.lands.len() - 1).expect("BUG: 2^32 namespaces in memory")
+            }
         }
     }
 
@@ -34,8 +71,11 @@ impl Census {
             }
             list.is_empty()
         };
-        if self.by_namespace.get_mut(identity.namespace()).is_some_and(drop_from) {
+        if let Some(&at) = self.by_namespace.get(identity.namespace())
+            && drop_from(&mut self.lands[at as usize].classes)
+        {
             self.by_namespace.remove(identity.namespace());
+            self.free.push(at);
         }
         for (key, value) in identity.attributes().iter().filter(|(key, _)| *key != NAMESPACE_KEY) {
             let place = self.seed.hash_one((key, value));
@@ -45,9 +85,34 @@ impl Census {
         }
     }
 
-    /// Every class in a namespace or below.
-    pub(super) fn below(&self, path: &str) -> Vec<u32> {
-        self.lists_below(path).flatten().copied().collect()
+    /// The land of a number that [`Census::add`] gave.
+    pub(super) fn land(&self, at: u32) -> &Land {
+        &self.lands[at as usize]
+    }
+
+    /// Calls `with` for every land that a selector of a policy of `own` means by nothing but the namespace.
+    pub(super) fn each_meant(
+        &mut self,
+        own: &NamespacePath,
+        selector: &Selector,
+        mut with: impl FnMut(&NamespacePath, &mut Land),
+    ) {
+        let Self { lands, by_namespace, .. } = self;
+        for scope in scopes(own, selector) {
+            for (path, &at) in below(by_namespace, scope) {
+                if selector.matches_namespace(own, path) {
+                    with(path, &mut lands[at as usize]);
+                }
+            }
+        }
+    }
+
+    /// Calls `with` for every land at or below a path.
+    pub(super) fn each_below(&mut self, path: &str, mut with: impl FnMut(&NamespacePath, &mut Land)) {
+        let Self { lands, by_namespace, .. } = self;
+        for (path, &at) in below(by_namespace, path) {
+            with(path, &mut lands[at as usize]);
+        }
     }
 
     /// Calls `found` with every class that a selector of a policy of `own` may mean; some may come twice.
@@ -84,12 +149,19 @@ impl Census {
         places.iter().filter_map(|place| self.by_attribute.get(place)).map(Vec::len).sum()
     }
 
-    /// The classes of a namespace and of each below. In byte order `/a/…` is one stretch, and `/a` stands alone.
     fn lists_below(&self, path: &str) -> impl Iterator<Item = &Vec<u32>> {
-        let prefix = if path == "/" { "/".to_owned() } else { format!("{path}/") };
-        let own = if path == "/" { None } else { self.by_namespace.get(path) };
-        let start = prefix.clone();
-        let below = self.by_namespace.range::<str, _>((Bound::Included(start.as_str()), Bound::Unbounded));
-        own.into_iter().chain(below.take_while(move |(at, _)| at.as_str().starts_with(&prefix)).map(|(_, list)| list))
+        below(&self.by_namespace, path).map(|(_, &at)| &self.lands[at as usize].classes)
     }
+}
+
+/// The namespaces at or below a path. In byte order `/a/…` is one stretch, and `/a` stands alone.
+fn below<'a>(
+    by_namespace: &'a BTreeMap<NamespacePath, u32>,
+    path: &str,
+) -> impl Iterator<Item = (&'a NamespacePath, &'a u32)> {
+    let prefix = if path == "/" { "/".to_owned() } else { format!("{path}/") };
+    let own = if path == "/" { None } else { by_namespace.get_key_value(path) };
+    let start = prefix.clone();
+    let stretch = by_namespace.range::<str, _>((Bound::Included(start.as_str()), Bound::Unbounded));
+    own.into_iter().chain(stretch.take_while(move |(at, _)| at.as_str().starts_with(&prefix)))
 }
