@@ -1,0 +1,79 @@
+//! Who is calling: from the TLS connection, as a proof that only verification can make.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use identity::ids::NodeId;
+use identity::spiffe_id::Role;
+use identity::verify::{Leaf, Verified, VerifyError, verify_client};
+use rustls::pki_types::CertificateDer;
+
+use crate::control::Control;
+
+/// Who is at the other end of a connection. In the extensions of every request, REST and gRPC.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// An operator.
+    Admin(Admin),
+    /// An enrolled node's agent.
+    Node(Node),
+    /// No certificate.
+    Anonymous,
+}
+
+/// Where a request comes from. In the extensions of every request.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerAddress(pub SocketAddr);
+
+/// A proved operator. Only verification makes one.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    name: Arc<str>,
+    proof: Arc<Verified<Leaf>>,
+}
+
+/// A proved node. Only verification makes one; whether it is still enrolled is another question.
+#[derive(Clone, Debug)]
+pub struct Node {
+    id: NodeId,
+    proof: Arc<Verified<Leaf>>,
+}
+
+impl Admin {
+    /// The operator's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The verified certificate.
+    pub fn certificate(&self) -> &Verified<Leaf> {
+        &self.proof
+    }
+}
+
+impl Node {
+    /// The node's number.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The verified certificate.
+    pub fn certificate(&self) -> &Verified<Leaf> {
+        &self.proof
+    }
+}
+
+/// Makes a caller out of the certificates that a client has presented.
+pub(crate) fn caller(control: &Control, presented: Option<&[CertificateDer<'_>]>) -> Result<Caller, VerifyError> {
+    let Some(leaf) = presented.and_then(|chain| chain.first()) else {
+        return Ok(Caller::Anonymous);
+    };
+    let proof = verify_client(leaf, control.authority.root(), control.trust_domain(), control.now())?;
+    let proof = Arc::new(proof);
+    match proof.get().id.role() {
+        Role::Admin(name) => Ok(Caller::Admin(Admin { name: name.into(), proof })),
+        Role::Node(id) => Ok(Caller::Node(Node { id, proof })),
+        // Ours, but nobody that the API knows: no rights at all rather than those of an anonymous caller.
+        Role::Server | Role::Workload => Err(VerifyError::Usage),
+    }
+}

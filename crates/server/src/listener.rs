@@ -1,0 +1,183 @@
+//! The one TLS port: accepting, the handshake, and serving HTTP/1 and HTTP/2 on each connection.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+use tracing::{debug, warn};
+
+use crate::authn::{self, Caller, PeerAddress};
+use crate::clock::TlsTime;
+use crate::control::Shared;
+use crate::secret::Secrets;
+
+/// Most connections at once; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 8192;
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to send a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+/// HTTP/2 connections are asked this often whether they live.
+const PING_EVERY: Duration = Duration::from_secs(15);
+/// And have this long to answer.
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// Most concurrent requests of one HTTP/2 connection.
+const STREAMS_MAX: u32 = 256;
+/// How long running requests may take when the server stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after an accept that failed for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// TLS of the server: its certificate with the authority's (join tokens name that one's fingerprint), client
+/// certificates asked for but not demanded, no resumption.
+pub(crate) fn tls(secrets: &Secrets, clock: crate::clock::Clock) -> Result<ServerConfig, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add(secrets.authority.root().clone())?;
+    let provider = api::tls::provider();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| rustls::Error::General(e.to_string()))?;
+    let chain = vec![secrets.certificate.clone(), secrets.authority.root().clone()];
+    let mut config = ServerConfig::builder_with_details(provider, Arc::new(TlsTime(clock)))
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, secrets.key.clone_key())?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// What is served on the port.
+#[derive(Clone)]
+pub(crate) struct Routers {
+    /// For operators.
+    pub(crate) rest: Router,
+    /// For agents: requests of media type `application/grpc`.
+    pub(crate) grpc: Router,
+}
+
+impl Routers {
+    fn of(&self, request: &http::Request<Body>) -> Router {
+        let media_type = request.headers().get(http::header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+        if media_type.starts_with(b"application/grpc") { self.grpc.clone() } else { self.rest.clone() }
+    }
+}
+
+/// Accepts until cancelled, then lets running requests end within [`DRAIN_TIMEOUT`].
+pub(crate) async fn serve(listener: TcpListener, tls: ServerConfig, routers: Routers, control: Shared) {
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let tasks = TaskTracker::new();
+    let stopping = control.stopping.clone();
+    loop {
+        let slot = tokio::select! {
+            () = stopping.cancelled() => break,
+            slot = slots.clone().acquire_owned() => slot,
+        };
+        let accepted = tokio::select! {
+            () = stopping.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (acceptor, routers, control) = (acceptor.clone(), routers.clone(), control.clone());
+        tasks.spawn(async move {
+            let _slot = slot;
+            connection(stream, peer, acceptor, routers, control).await;
+        });
+    }
+    drop(listener);
+    tasks.close();
+    if tokio::time::timeout(DRAIN_TIMEOUT + HANDSHAKE_TIMEOUT, tasks.wait()).await.is_err() {
+        warn!("connections were still open when the server stopped");
+    }
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, routers: Routers, control: Shared) {
+    // Deltas and answers are small and awaited.
+    let _ = stream.set_nodelay(true);
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+    let stream = match handshake.map_err(|_| io::Error::from(io::ErrorKind::TimedOut)).flatten() {
+        Ok(stream) => stream,
+        Err(error) => {
+            control.metrics.handshake_failures.inc();
+            debug!(%peer, %error, "TLS handshake failed");
+            return;
+        }
+    };
+    let caller = match authn::caller(&control, stream.get_ref().1.peer_certificates()) {
+        Ok(caller) => caller,
+        Err(error) => {
+            control.metrics.handshake_failures.inc();
+            debug!(%peer, %error, "client certificate refused");
+            return;
+        }
+    };
+    control.metrics.connections.inc();
+    let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert::<Caller>(caller.clone());
+        request.extensions_mut().insert(PeerAddress(peer));
+        routers.of(&request).oneshot(request)
+    });
+    let builder = http_builder();
+    let served = builder.serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = until_drained(served, &control.stopping).await {
+        debug!(%peer, %error, "connection ended");
+    }
+    control.metrics.connections.dec();
+}
+
+fn http_builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+async fn until_drained<I, S>(
+    served: auto::Connection<'_, I, S, TokioExecutor>,
+    stopping: &CancellationToken,
+) -> Result<(), Failure>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+    S: hyper::service::Service<http::Request<Incoming>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Into<Failure>,
+{
+    let mut served = std::pin::pin!(served);
+    tokio::select! {
+        ended = served.as_mut() => return ended,
+        () = stopping.cancelled() => served.as_mut().graceful_shutdown(),
+    }
+    tokio::time::timeout(DRAIN_TIMEOUT, served).await.unwrap_or(Ok(()))
+}
