@@ -90,8 +90,8 @@ pub async fn init(options: &InitOptions) -> Result<InitReport, InitError> {
     if options.names.is_empty() {
         return Err(InitError::NoName);
     }
-    let domain = TrustDomain::new(&options.trust_domain)
-        .map_err(|e| InitError::TrustDomain(options.trust_domain.clone(), e))?;
+    let domain =
+        TrustDomain::new(&options.trust_domain).map_err(|e| InitError::TrustDomain(options.trust_domain.clone(), e))?;
     let authority = Authority::generate(domain, now).map_err(InitError::Issue)?;
     let server = authority.issue_server(&certificate_names(&options.names), now).map_err(InitError::Issue)?;
     let admin = authority.issue_admin(&options.admin, now).map_err(InitError::Issue)?;
@@ -108,11 +108,8 @@ pub async fn init(options: &InitOptions) -> Result<InitReport, InitError> {
     write.commit().await?;
     store.close().await;
 
-    let file = ServerFile {
-        trust_domain: options.trust_domain.clone(),
-        listen: options.listen,
-        names: options.names.clone(),
-    };
+    let file =
+        ServerFile { trust_domain: options.trust_domain.clone(), listen: options.listen, names: options.names.clone() };
     let url = file.url(options.listen.port());
     let ca = certificate_pem(authority.root());
     let config = AdminConfig {

@@ -8,10 +8,10 @@ use identity::authority::{NodeRequest, certificate_pem};
 use identity::fingerprint::Fingerprint;
 use identity::ids::NodeId;
 use jiff::Timestamp;
+use server::Server;
 use server::config::{Config, Paths};
 use server::control::Shared;
 use server::init::{InitOptions, InitReport, init};
-use server::Server;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
