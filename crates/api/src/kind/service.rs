@@ -52,17 +52,13 @@ pub struct ServiceAddress {
 
 words! {
     /// A transport that has ports.
+    #[derive(Default)]
     Protocol {
         /// TCP.
+        #[default]
         Tcp = "tcp",
         /// UDP.
         Udp = "udp",
-    }
-}
-
-impl Default for Protocol {
-    fn default() -> Self {
-        Self::Tcp
     }
 }
 
