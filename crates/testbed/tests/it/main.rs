@@ -4,5 +4,7 @@
 //! needs the machine for itself (timing, listings of the whole machine) begins with `testbed::run::alone()`.
 
 mod netns_attacks;
+mod guarded;
+mod netns_handshake;
 mod netns_refuse;
 mod world;

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Hooks in system calls: stamp at connect(), early refusals with an errno, and what a protected workload may not open. */
+#pragma once
+
+/* Set by the loader from the feature probe; a branch on 0 is never verified, so old kernels take the rest. */
+struct features {
+	__u8 set_retval;
+	__u8 pad[7];
+};
+const volatile struct features features SEC(".rodata.features") = {};
+
+INLINE int refuse_call(int error)
+{
+	if (features.set_retval)
+		bpf_set_retval(-error);
+	return 0;
+}
+
+/* What can be said before the first packet. 1 = let it try. */
+NOINLINE int judge_dial(struct decision *d, const union addr *to)
+{
+	const struct config *cfg = configuration();
+	struct local *l;
+	struct place *place;
+	struct peer *peer;
+	__u64 network;
+
+	if (!d || !to || !cfg)
+		return 1;
+	l = local_of(d->stamp);
+	if (!l)
+		return 1;
+	if (l->flags & L_REVOKED) {
+		deny(d, R_REVOKED);
+		return 0;
+	}
+	place = place_of(to, d->port, d->proto);
+	if (!place) {
+		network = network_of(to, d->live);
+		if (NETWORK_FLAGS(network) & N_FLEET || to->d[1] == swap64(1) || (to->d[0] == 0 && to->b[12] == 127))
+			return 1;
+		d->proof = PROOF_EXTERNAL;
+		d->class = NETWORK_FLAGS(network) & N_CLASS ? NETWORK_CLASS(network) : CLASS_EXTERNAL;
+		judge(d, l->class);
+		return d->allow;
+	}
+	if (place->kind == PLACE_DECLARED) {
+		deny(d, R_UNKNOWN_PLACE);
+		return 0;
+	}
+	if (!(l->flags & L_PLACED)) {
+		deny(d, R_PENDING);
+		return 0;
+	}
+	if (place->kind != PLACE_WORKLOAD)
+		return 1;
+	d->peer = place->ref;
+	d->proof = PROOF_CLAIMED;
+	if (place->real_port)
+		d->port = place->real_port;
+	peer = bpf_map_lookup_elem(&peers, &d->peer);
+	if (!peer)
+		return 1;
+	judge_workload(d, cfg, l, peer);
+	return d->allow;
+}
+
+INLINE int dial(struct bpf_sock_addr *ctx, const union addr *to)
+{
+	struct config *cfg = configuration();
+	struct decision d = {};
+	struct sock_state fresh = {};
+	struct sock_state *st;
+	struct bpf_sock *sk = ctx->sk;
+	struct local *l;
+	struct event *e;
+	bool would;
+
+	if (!cfg || !cfg->live || !sk || ctx->protocol != PROTO_TCP)
+		return 1;
+	st = bpf_sk_storage_get(&socks, sk, &fresh, SK_STORAGE_CREATE);
+	if (!st) {
+		stage(S_NO_MEMORY);
+		return refuse_call(ERRNO_PERM);
+	}
+	if (st->role == ROLE_EXEMPT)
+		return 1;
+	d.live = cfg->live;
+	d.stamp = stamp_of_current(cfg);
+	st->stamp = d.stamp;
+	st->stamp_live = d.live;
+	st->live = 0;
+	st->verified = 0;
+	st->asked = 0;
+	st->opened = 0;
+	st->flags = 0;
+	st->role = ROLE_CLIENT;
+	l = local_of(d.stamp);
+	if (!l) {
+		st->role = ROLE_UNMANAGED;
+		return 1;
+	}
+	d.direction = EGRESS;
+	d.proto = PROTO_TCP;
+	d.port = swap16(ctx->user_port);
+	if (judge_dial(&d, to))
+		return 1;
+	would = !d.judged && !(l->flags & L_ENFORCE) && d.reason != R_REVOKED;
+	count_denial(&d, would);
+	if (would)
+		return 1; /* observing: the SYN-ACK's record tells the rest */
+	stage(S_CONNECT_REFUSED);
+	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	if (e) {
+		fill_event(e, &d, E_REFUSED, EF_EARLY);
+		e->netns = bpf_get_netns_cookie(ctx);
+		e->remote = *to;
+		e->local.d[0] = 0;
+		e->local.d[1] = 0;
+		e->remote_port = swap16(ctx->user_port);
+		e->local_port = 0;
+		bpf_ringbuf_submit(e, RB_NO_WAKEUP);
+	} else {
+		stage(S_NOTICE_LOST);
+	}
+	return refuse_call(ERRNO_CONNREFUSED);
+}
+
+SEC("cgroup/connect4")
+int stolos_connect4(struct bpf_sock_addr *ctx)
+{
+	union addr to;
+
+	addr_v4(&to, ctx->user_ip4);
+	return dial(ctx, &to);
+}
+
+SEC("cgroup/connect6")
+int stolos_connect6(struct bpf_sock_addr *ctx)
+{
+	union addr to;
+
+	to.w[0] = ONCE(ctx->user_ip6[0]);
+	to.w[1] = ONCE(ctx->user_ip6[1]);
+	to.w[2] = ONCE(ctx->user_ip6[2]);
+	to.w[3] = ONCE(ctx->user_ip6[3]);
+	return dial(ctx, &to);
+}

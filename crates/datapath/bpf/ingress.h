@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cgroup_skb/ingress: the gate. An allowed connection costs one storage look-up and one compare per segment. */
+#pragma once
+
+/* The stamp of a socket that the connect hook has not stamped: by its cgroup, once per epoch. */
+NOINLINE int restamp(struct __sk_buff *skb, struct sock_state *st, const struct config *cfg)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk || !st || !cfg)
+		return 0;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return 0;
+	st->stamp = stamp_of_socket(cfg, sk);
+	st->stamp_live = cfg->live;
+	return 0;
+}
+
+/* Verdict for a live connection under a new epoch, from what is stored of it. */
+NOINLINE int judge_again(struct decision *d, const struct sock_state *st, const struct local *l, const union addr *remote)
+{
+	const struct config *cfg = configuration();
+
+	if (!d || !st || !l || !cfg || !remote)
+		return 0;
+	d->peer = st->peer;
+	d->peer_instance = st->peer_instance;
+	d->stamp = st->stamp;
+	d->port = st->port;
+	d->proof = st->proof;
+	d->proto = PROTO_TCP;
+	d->direction = st->role == ROLE_SERVER ? INGRESS : EGRESS;
+	if (st->proof == PROOF_PROVED) {
+		struct peer *peer = bpf_map_lookup_elem(&peers, &d->peer);
+
+		if (!peer || peer->instance != st->peer_instance) {
+			deny(d, R_PEER_UNKNOWN);
+			return 0;
+		}
+		judge_workload(d, cfg, l, peer);
+		return 0;
+	}
+	if (st->proof == PROOF_CLAIMED) {
+		/* it passed only because the workload observed */
+		deny(d, l->flags & L_REVOKED ? R_REVOKED : st->reason);
+		return 0;
+	}
+	judge_external(d, l, remote);
+	return 0;
+}
+
+INLINE void keep(struct sock_state *st, const struct decision *d)
+{
+	st->rule = d->rule;
+	st->reason = d->reason;
+	st->would_allow = d->would_allow;
+	st->peer_class = d->class;
+}
+
+/* A segment of a connection without a verdict under this epoch. */
+INLINE int again(struct __sk_buff *skb, struct sock_state *st, const struct config *cfg, struct packet *p,
+		 struct decision *d, struct local *l)
+{
+	if (st->role == ROLE_OLDER) {
+		st->live = d->live;
+		return 1;
+	}
+	if (!st->verified) {
+		deny(d, R_NO_VERDICT);
+		if (!refused(skb, p, d, l, 0))
+			return 0;
+		st->live = d->live;
+		return 1;
+	}
+	judge_again(d, st, l, &p->src);
+	if (!d->allow && !(st->flags & SF_DENIED)) {
+		if (!refused(skb, p, d, l, EF_CUT))
+			st->flags |= SF_DENIED;
+	}
+	if (!d->allow && st->flags & SF_DENIED)
+		return 0;
+	st->flags &= ~SF_DENIED;
+	keep(st, d);
+	st->live = d->live;
+	return 1;
+}
+
+/* Every TCP segment that the fast path did not pass. */
+INLINE int ingress_tcp(struct __sk_buff *skb, struct bpf_sock *sk, struct sock_state *st, const struct config *cfg)
+{
+	struct decision d = { .live = cfg->live, .proto = PROTO_TCP };
+	__u32 zero = 0, state = sk->state;
+	struct packet *p;
+	struct local *l;
+
+	if (!st) {
+		struct sock_state fresh = {};
+
+		fresh.role = state == TCP_STATE_LISTEN ? ROLE_LISTENER : cfg->marked ? ROLE_NONE : ROLE_OLDER;
+		st = bpf_sk_storage_get(&socks, sk, &fresh, SK_STORAGE_CREATE);
+		if (!st) {
+			stage(S_NO_MEMORY);
+			return 0;
+		}
+	}
+	if (st->role == ROLE_EXEMPT) {
+		if (state != TCP_STATE_LISTEN)
+			st->live = d.live;
+		return 1;
+	}
+	if (st->stamp_live != d.live && st->role != ROLE_CLIENT && st->role != ROLE_SERVER)
+		restamp(skb, st, cfg);
+	l = local_of(st->stamp);
+	if (!l && st->stamp) {
+		/* its workload is gone, its processes are not: they are the host's, or of whoever has their cgroup now */
+		restamp(skb, st, cfg);
+		l = local_of(st->stamp);
+	}
+	if (!l) {
+		/* no workload: its processes are not ours to judge */
+		if (state != TCP_STATE_LISTEN && state != TCP_STATE_SYN_SENT)
+			st->live = d.live;
+		return 1;
+	}
+	p = bpf_map_lookup_elem(&scratch, &zero);
+	if (!p)
+		return 0;
+	d.stamp = st->stamp;
+	d.direction = st->role == ROLE_CLIENT ? EGRESS : INGRESS;
+	if (parse_tcp(skb, p) < 0) {
+		deny(&d, R_PARSE_FAILED);
+		count_denial(&d, !(l->flags & L_ENFORCE));
+		return !(l->flags & L_ENFORCE);
+	}
+	if (p->flags & TCP_RST)
+		return 1;
+	d.port = d.direction == INGRESS ? p->dport : p->sport;
+	if (state == TCP_STATE_LISTEN)
+		return p->flags & TCP_SYN ? server_syn(skb, cfg, p, &d, l) : server_ack(skb, cfg, p, &d, l);
+	if (state == TCP_STATE_SYN_SENT)
+		return client_syn_sent(skb, cfg, p, &d, l, st, sk);
+	return again(skb, st, cfg, p, &d, l);
+}
+
+SEC("cgroup_skb/ingress")
+int stolos_ingress(struct __sk_buff *skb)
+{
+	struct config *cfg = configuration();
+	struct bpf_sock *sk = skb->sk;
+	struct sock_state *st;
+
+	if (!cfg || !sk || !cfg->live)
+		return 1;
+	st = bpf_sk_storage_get(&socks, sk, 0, 0);
+	if (st && st->live == cfg->live)
+		return 1;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk || sk->protocol != PROTO_TCP)
+		return 1;
+	return ingress_tcp(skb, sk, st, cfg);
+}

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every map. Sizes of hashes are set by the loader from `Capacity`; docs/capacity.md lists them all. */
+#pragma once
+
+#define INLINE static __attribute__((always_inline)) inline
+#define NOINLINE static __attribute__((noinline))
+/* One load of its own: two neighbours merged into one are refused for a context. */
+#define ONCE(x) (*(const volatile __typeof__(x) *)&(x))
+
+struct {
+	__uint(type, MAP_ARRAY);
+	__uint(map_flags, F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct config);
+} config SEC(".maps");
+
+/* cgroup id -> stamp */
+struct {
+	__uint(type, MAP_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u64);
+	__type(value, __u32);
+} workloads SEC(".maps");
+
+/* index of a stamp -> workload */
+struct {
+	__uint(type, MAP_ARRAY);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct local);
+} locals SEC(".maps");
+
+struct {
+	__uint(type, MAP_HASH);
+	__uint(map_flags, F_NO_PREALLOC);
+	__uint(max_entries, 262144);
+	__type(key, __u64);
+	__type(value, struct peer);
+} peers SEC(".maps");
+
+struct {
+	__uint(type, MAP_HASH);
+	__uint(map_flags, F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, struct node_keys);
+} nodes SEC(".maps");
+
+struct {
+	__uint(type, MAP_HASH);
+	__uint(map_flags, F_NO_PREALLOC);
+	__uint(max_entries, 262144);
+	__type(key, struct place_key);
+	__type(value, struct place);
+} places SEC(".maps");
+
+struct {
+	__uint(type, MAP_HASH);
+	__uint(map_flags, F_NO_PREALLOC);
+	__uint(max_entries, 262144);
+	__type(key, struct member_key);
+	__type(value, __u32);
+} members SEC(".maps");
+
+/* Policy: two banks of inner maps, the live one named by config.live's low bit. */
+struct verdicts_inner {
+	__uint(type, MAP_HASH);
+	__uint(map_flags, F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct verdict_key);
+	__type(value, struct verdict_set);
+} verdicts_empty SEC(".maps");
+
+struct {
+	__uint(type, MAP_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__array(values, struct verdicts_inner);
+} verdicts SEC(".maps") = { .values = { &verdicts_empty, &verdicts_empty } };
+
+struct ports_inner {
+	__uint(type, MAP_ARRAY);
+	__uint(map_flags, F_INNER_MAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct port_set);
+} ports_empty SEC(".maps");
+
+struct {
+	__uint(type, MAP_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__array(values, struct ports_inner);
+} ports SEC(".maps") = { .values = { &ports_empty, &ports_empty } };
+
+struct networks_inner {
+	__uint(type, MAP_LPM_TRIE);
+	__uint(map_flags, F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct network_key);
+	__type(value, struct network);
+} networks_empty SEC(".maps");
+
+struct {
+	__uint(type, MAP_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__array(values, struct networks_inner);
+} networks SEC(".maps") = { .values = { &networks_empty, &networks_empty } };
+
+/* Direct-mapped by a keyed hash of the tuple; a colliding newcomer takes the place. */
+struct {
+	__uint(type, MAP_ARRAY);
+	__uint(max_entries, PENDING_ENTRIES);
+	__type(key, __u32);
+	__type(value, struct pending);
+} pending SEC(".maps");
+
+/* Rule 4. Entries expire by age and are never pushed out. */
+struct {
+	__uint(type, MAP_ARRAY);
+	__uint(max_entries, BURN_BUCKETS);
+	__type(key, __u32);
+	__type(value, struct burn_bucket);
+} burnt SEC(".maps");
+
+struct {
+	__uint(type, MAP_SK_STORAGE);
+	__uint(map_flags, F_NO_PREALLOC | F_CLONE);
+	__type(key, int);
+	__type(value, struct sock_state);
+} socks SEC(".maps");
+
+struct {
+	__uint(type, MAP_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} events SEC(".maps");
+
+/* Exact and cumulative; what finds no room is counted per reason in `stages`. */
+struct {
+	__uint(type, MAP_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct denial_key);
+	__type(value, __u64);
+} denials SEC(".maps");
+
+/* Stages, then carried-out refusals by reason, would-be refusals by reason, denials without a cell by reason. */
+struct {
+	__uint(type, MAP_PERCPU_ARRAY);
+	__uint(max_entries, S_STAGES + 3 * REASONS);
+	__type(key, __u32);
+	__type(value, __u64);
+} stages SEC(".maps");
+
+/* The packet in hand (see parse.h). Ingress runs with bottom halves off: never two on one CPU. */
+struct {
+	__uint(type, MAP_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct packet);
+} scratch SEC(".maps");
+
+/* From the verified ACK at the listener to the child's birth: same CPU, same softirq. */
+struct {
+	__uint(type, MAP_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct verified);
+} verified SEC(".maps");
+
+INLINE struct config *configuration(void)
+{
+	__u32 zero = 0;
+	return bpf_map_lookup_elem(&config, &zero);
+}
+
+INLINE void stage(__u32 which)
+{
+	__u64 *count = bpf_map_lookup_elem(&stages, &which);
+	if (count)
+		*count += 1;
+}
+
+INLINE struct local *local_of(__u32 stamp)
+{
+	__u32 index = stamp & 0xffff;
+	struct local *l = bpf_map_lookup_elem(&locals, &index);
+	if (!index || !l || !(l->flags & L_VALID) || l->generation != stamp >> 16)
+		return NULL;
+	return l;
+}
+
+INLINE __u64 ref_of(const struct config *cfg, const struct local *l)
+{
+	return (__u64)cfg->node << 16 | l->slot;
+}

@@ -1,0 +1,55 @@
+//! What this kernel can do besides the baseline, found by trial.
+
+
+use libbpf_rs::{ProgramType, libbpf_sys};
+/// Abilities beyond the baseline (5.15). Each is tried by loading the program that needs it, never guessed from a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Feature {
+    /// connect() fails with ECONNREFUSED rather than EPERM (5.18).
+    ErrnoFromConnect,
+    /// Live connections are destroyed, so that both ends see it at once (6.5).
+    SocketDestroy,
+    /// Listeners older than the attach are repaired in place (6.12).
+    ListenerRepair,
+}
+
+impl Feature {
+    /// All of them.
+    pub const ALL: [Feature; 3] = [Feature::ErrnoFromConnect, Feature::SocketDestroy, Feature::ListenerRepair];
+
+    /// The name in reports.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Feature::ErrnoFromConnect => "errno-from-connect",
+            Feature::SocketDestroy => "socket-destroy",
+            Feature::ListenerRepair => "listener-repair",
+        }
+    }
+
+    /// The first kernel that is known to have it.
+    pub const fn since(self) -> &'static str {
+        match self {
+            Feature::ErrnoFromConnect => "5.18",
+            Feature::SocketDestroy => "6.5",
+            Feature::ListenerRepair => "6.12",
+        }
+    }
+}
+
+impl Feature {
+    /// Those that the kernel has, each found by trying.
+    pub(crate) fn present() -> Vec<Feature> {
+        Feature::ALL.into_iter().filter(|feature| feature.works()).collect()
+    }
+
+    fn works(self) -> bool {
+        match self {
+            Feature::ErrnoFromConnect => helper_works(ProgramType::CgroupSockAddr, libbpf_sys::BPF_FUNC_set_retval),
+            Feature::SocketDestroy | Feature::ListenerRepair => false,
+        }
+    }
+}
+
+fn helper_works(program: ProgramType, helper: libbpf_sys::bpf_func_id) -> bool {
+    program.is_helper_supported(helper).unwrap_or(false)
+}
