@@ -81,7 +81,9 @@ pub enum AttachError {
         source: libbpf_rs::Error,
     },
     /// A pinned link belongs to another cgroup.
-    #[error("what is pinned at {pin} is attached to cgroup {pinned}, not to {wanted}; use another directory or detach it")]
+    #[error(
+        "what is pinned at {pin} is attached to cgroup {pinned}, not to {wanted}; use another directory or detach it"
+    )]
     OtherCgroup {
         /// The pin directory.
         pin: PathBuf,

@@ -207,9 +207,8 @@ impl Locals {
     /// The local workload of a stamp, as it is named now.
     pub(crate) fn named(&self, stamp: u32) -> Local {
         let entry = self.entries.get(&Stamp(stamp).index());
-        let current = entry.filter(|entry| {
-            u32::from(entry.generation) == stamp >> 16 && entry.flags & abi::LOCAL_PLACED != 0
-        });
+        let current =
+            entry.filter(|entry| u32::from(entry.generation) == stamp >> 16 && entry.flags & abi::LOCAL_PLACED != 0);
         Local { slot: current.map(|entry| Slot(entry.slot)), stamp }
     }
 }

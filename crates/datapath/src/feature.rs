@@ -1,6 +1,5 @@
 //! What this kernel can do besides the baseline, found by trial.
 
-
 use libbpf_rs::{ProgramType, libbpf_sys};
 /// Abilities beyond the baseline (5.15). Each is tried by loading the program that needs it, never guessed from a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

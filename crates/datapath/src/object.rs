@@ -60,11 +60,7 @@ pub(crate) fn is_pinned(name: &str) -> bool {
 }
 
 /// Loads the core programs: pinned maps are taken over as they are, others are made with these sizes.
-pub(crate) fn load_core(
-    maps: &Path,
-    capacity: &Capacity,
-    features: &BTreeSet<Feature>,
-) -> Result<Object, LoadError> {
+pub(crate) fn load_core(maps: &Path, capacity: &Capacity, features: &BTreeSet<Feature>) -> Result<Object, LoadError> {
     let mut object = open(&CORE.0)?;
     for mut map in object.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();

@@ -24,14 +24,7 @@ impl Page {
     pub(crate) fn map(config: impl AsFd) -> io::Result<Self> {
         // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing; the map has one page.
         let memory = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                LENGTH,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                config,
-                0,
-            )
+            mmap(std::ptr::null_mut(), LENGTH, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, config, 0)
         }?;
         NonNull::new(memory.cast()).map(Self).ok_or_else(|| io::Error::other("mapped at zero"))
     }

@@ -153,11 +153,8 @@ fn places(state: &State) -> Result<BTreeMap<abi::PlaceKey, abi::Place>, StateErr
 
 impl Policy {
     fn compile(state: &State) -> Result<Self, StateError> {
-        let mut policy = Self {
-            verdicts: BTreeMap::new(),
-            ports: vec![abi::PortSet::default()],
-            networks: networks(state),
-        };
+        let mut policy =
+            Self { verdicts: BTreeMap::new(), ports: vec![abi::PortSet::default()], networks: networks(state) };
         let mut interned = BTreeMap::new();
         for pair in &state.verdicts {
             let ports = match port_set(pair)? {
@@ -212,10 +209,7 @@ fn network_key(prefix: &IpNet) -> abi::NetworkKey {
         IpNet::V4(_) => 96,
         IpNet::V6(_) => 0,
     };
-    abi::NetworkKey {
-        prefix_len: offset + u32::from(prefix.prefix_len()),
-        addr: abi::Addr::from(prefix.network()).0,
-    }
+    abi::NetworkKey { prefix_len: offset + u32::from(prefix.prefix_len()), addr: abi::Addr::from(prefix.network()).0 }
 }
 
 /// One table answers three questions by longest match: is it of the fleet, which class, does the option go there?

@@ -3,8 +3,8 @@
 //! One module per suite. Each test makes a `testbed::run::Run` of its own, so suites can run side by side; a suite that
 //! needs the machine for itself (timing, listings of the whole machine) begins with `testbed::run::alone()`.
 
-mod netns_attacks;
 mod guarded;
+mod netns_attacks;
 mod netns_handshake;
 mod netns_refuse;
 mod world;
