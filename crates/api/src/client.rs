@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::admin::AdminConfig;
 use crate::apply::{ApplyRequest, ApplyResponse};
+use crate::authority::{FleetKeyRotated, NodeKeysRotated};
 use crate::explain::{ExplainAnswer, ExplainRequest};
 use crate::flow::{FlowList, FlowQuery, FlowRow};
 use crate::kind::{self, Spec};
@@ -197,6 +198,16 @@ impl Client {
         request: &JoinTokenRequest,
     ) -> Result<JoinTokenResponse, ClientError> {
         self.json(self.call(Method::POST, &["clusters", cluster, "join-tokens"], &()).json(request)).await
+    }
+
+    /// Asks every node for a new handshake key.
+    pub async fn rotate_node_keys(&self) -> Result<NodeKeysRotated, ClientError> {
+        self.json(self.call(Method::POST, &["authority", "rotate-node-keys"], &())).await
+    }
+
+    /// Makes a new fleet key.
+    pub async fn rotate_fleet_key(&self) -> Result<FleetKeyRotated, ClientError> {
+        self.json(self.call(Method::POST, &["authority", "rotate-fleet-key"], &())).await
     }
 
     fn one(&self, method: Method, kind: &str, namespace: &str, name: &str) -> RequestBuilder {

@@ -9,11 +9,14 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use node::{AgentVerb, Doctor, Label, Run};
 pub(crate) use operator::{
-    Apply, ClusterVerb, Delete, Explain, ExplainFlow, Flows, Get, JoinToken, Revoke, RevokeTarget, Status, Verdict,
+    Apply, ClusterVerb, Delete, Explain, ExplainFlow, Flows, Get, JoinToken, Revoke, RevokeTarget,
+    Status, Verdict,
 };
+pub(crate) use server::{ServerInit, ServerRun, ServerVerb};
 
 mod node;
 mod operator;
+mod server;
 pub(crate) mod value;
 
 /// Identity-based zero trust for fleets: who may reach what is written on identities, never on addresses.
@@ -35,6 +38,9 @@ pub(crate) struct Args {
 /// Everything `stolos` can be asked to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Set up and run the control plane
+    #[command(subcommand, arg_required_else_help = true)]
+    Server(ServerVerb),
     /// Run the node agent, and talk to the one on this machine
     #[command(subcommand, arg_required_else_help = true)]
     Agent(AgentVerb),

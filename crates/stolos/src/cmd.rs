@@ -16,6 +16,7 @@ mod get;
 mod label;
 mod revoke;
 mod run;
+mod server;
 mod status;
 mod version;
 
@@ -33,6 +34,7 @@ pub(crate) fn run(verb: Verb) -> Outcome {
         Verb::Label(args) => label::run(args),
         Verb::Revoke(args) => revoke::run(args),
         Verb::Run(args) => run::run(args),
+        Verb::Server(verb) => server::run(verb),
         Verb::Status(args) => status::run(args),
         Verb::Version => version::run(),
     }

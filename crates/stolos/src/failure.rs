@@ -165,6 +165,7 @@ codes! {
     DIRECTORY_UNFIT = "C6022";
     ADDRESS_TAKEN = "C6023";
     RESOURCES = "C6024";
+    TOKEN_UNREADABLE = "C6025";
 }
 
 #[cfg(test)]

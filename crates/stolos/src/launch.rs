@@ -115,16 +115,22 @@ fn unified(membership: &str) -> Option<&str> {
     membership.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
-/// The mount point of the cgroup2 mount that holds `root`, out of `/proc/self/mountinfo`.
+/// The first cgroup2 mount point in `/proc/self/mountinfo`.
+pub(crate) fn first_cgroup_mount(mounts: &str) -> Option<&Path> {
+    cgroup_mounts(mounts).next()
+}
+
+/// The mount point of the cgroup2 mount that holds `root`.
 fn mount_of<'a>(mounts: &'a str, root: &Path) -> Option<&'a Path> {
-    mounts
-        .lines()
-        .filter_map(|line| {
-            let (fields, rest) = line.split_once(" - ")?;
-            let point = Path::new(fields.split(' ').nth(4)?);
-            (rest.starts_with("cgroup2 ") && root.starts_with(point)).then_some(point)
-        })
-        .max_by_key(|point| point.as_os_str().len())
+    cgroup_mounts(mounts).filter(|point| root.starts_with(point)).max_by_key(|point| point.as_os_str().len())
+}
+
+fn cgroup_mounts(mounts: &str) -> impl Iterator<Item = &Path> {
+    mounts.lines().filter_map(|line| {
+        let (fields, rest) = line.split_once(" - ")?;
+        let point = Path::new(fields.split(' ').nth(4)?);
+        rest.starts_with("cgroup2 ").then_some(point)
+    })
 }
 
 #[cfg(test)]

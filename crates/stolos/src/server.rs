@@ -1,6 +1,7 @@
 //! The server as the verbs see it: the API's client, with every way to fail turned into a sentence.
 
 use api::apply::{ApplyRequest, ApplyResponse};
+use api::authority::{FleetKeyRotated, NodeKeysRotated};
 use api::client::{Client, ClientError, Lines, ListQuery};
 use api::explain::{ExplainAnswer, ExplainRequest};
 use api::flow::{FlowList, FlowQuery, FlowRow};
@@ -107,6 +108,16 @@ impl Server {
         request: &JoinTokenRequest,
     ) -> Result<JoinTokenResponse, Failure> {
         self.told(self.client.join_token(cluster, request).await)
+    }
+
+    /// Asks every node for a new handshake key.
+    pub(crate) async fn rotate_node_keys(&self) -> Result<NodeKeysRotated, Failure> {
+        self.told(self.client.rotate_node_keys().await)
+    }
+
+    /// Makes a new fleet key.
+    pub(crate) async fn rotate_fleet_key(&self) -> Result<FleetKeyRotated, Failure> {
+        self.told(self.client.rotate_fleet_key().await)
     }
 
     fn told<T>(&self, answer: Result<T, ClientError>) -> Result<T, Failure> {

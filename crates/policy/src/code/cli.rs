@@ -75,4 +75,7 @@ codes! {
     RESOURCES = "C6024", "the system gives no resources",
         "A thread, descriptor or signal handler that every process needs was refused by the system.",
         "Check the limits on processes and open files (`ulimit -a`), and the memory that is left.";
+    TOKEN_UNREADABLE = "C6025", "no join token",
+        "The file holds something else than a join token, or only a part of one.",
+        "Make one with `stolos cluster join-token CLUSTER --out FILE`, and copy the file whole.";
 }

@@ -18,6 +18,8 @@ fn the_definition_is_consistent() {
 #[test]
 fn the_lines_others_rely_on_parse() {
     for line in [
+        "stolos server init --data /d --listen 10.9.0.1:7443 --name control --name 10.9.0.1 --trust-domain example.net",
+        "stolos server run --data /d --listen [::1]:7443",
         "stolos agent detach --for 10m",
         "stolos agent attach --socket /s",
         "stolos agent status -o json",
