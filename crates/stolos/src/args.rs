@@ -9,8 +9,7 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use node::{AgentVerb, Doctor, Label, Run};
 pub(crate) use operator::{
-    Apply, ClusterVerb, Delete, Explain, ExplainFlow, Flows, Get, JoinToken, Revoke, RevokeTarget,
-    Status, Verdict,
+    Apply, ClusterVerb, Delete, Explain, ExplainFlow, Flows, Get, JoinToken, Revoke, RevokeTarget, Status, Verdict,
 };
 pub(crate) use server::{ServerInit, ServerRun, ServerVerb};
 

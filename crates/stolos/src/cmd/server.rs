@@ -27,10 +27,15 @@ fn set_up(args: &ServerInit) -> Outcome {
     screen.line(format!("A control plane for {} in {}", args.trust_domain, report.data.display()))?;
     screen.line(format!("  operators and nodes reach it at {}", report.url))?;
     screen.line(format!("  authority (SHA-256)            {}", report.authority))?;
-    screen.line(format!("  operator's credentials         {} (until {})", report.admin.display(), report.admin_not_after))?;
+    screen.line(format!(
+        "  operator's credentials         {} (until {})",
+        report.admin.display(),
+        report.admin_not_after
+    ))?;
     screen.line("\nNext:")?;
     screen.line(format!("  stolos server run --data {}", report.data.display()))?;
-    screen.line(format!("  export STOLOS_CONFIG={}   # whoever has this file has all rights", report.admin.display()))?;
+    screen
+        .line(format!("  export STOLOS_CONFIG={}   # whoever has this file has all rights", report.admin.display()))?;
     screen.line("  stolos status")
 }
 
@@ -68,9 +73,11 @@ pub(crate) fn init_failed(error: &InitError) -> Failure {
         InitError::NoName | InitError::TrustDomain(..) | InitError::Issue(_) => {
             Failure::usage(C::USAGE, chain(error), "check --name and --trust-domain; nothing was made")
         }
-        InitError::Seal(_) | InitError::Store(_) | InitError::Write(_) => {
-            Failure::new(C::DIRECTORY_UNFIT, chain(error), "remove what was left in the directory, and check its room and rights")
-        }
+        InitError::Seal(_) | InitError::Store(_) | InitError::Write(_) => Failure::new(
+            C::DIRECTORY_UNFIT,
+            chain(error),
+            "remove what was left in the directory, and check its room and rights",
+        ),
     }
 }
 
