@@ -163,3 +163,33 @@ pub fn tables_of(state: &State) -> Result<Tables> {
     }
     Ok(tables)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_of_the_model_is_a_reason_that_users_see() {
+        let all = [
+            Refusal::OptionMalformed,
+            Refusal::OptionMissing,
+            Refusal::DataBeforeProof,
+            Refusal::SimultaneousOpen,
+            Refusal::KeyUnknown,
+            Refusal::TimeOutside,
+            Refusal::FleetMacBad,
+            Refusal::PairMacBad,
+            Refusal::PeerUnknown,
+            Refusal::FlagsMismatch,
+            Refusal::PlaceMismatch,
+            Refusal::UnknownPlace,
+            Refusal::SourceMismatch,
+            Refusal::SequenceUnexpected,
+            Refusal::Replay,
+            Refusal::BurnFull,
+        ];
+        for refusal in all {
+            assert_eq!(reason_of(refusal).label(), refusal.to_string());
+        }
+    }
+}
