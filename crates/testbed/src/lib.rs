@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attack;
+pub mod bench;
 pub mod cgroup;
 pub mod demo;
 pub mod fleet;

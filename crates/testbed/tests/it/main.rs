@@ -6,5 +6,6 @@
 mod guarded;
 mod netns_attacks;
 mod netns_handshake;
+mod netns_bench;
 mod netns_refuse;
 mod world;
