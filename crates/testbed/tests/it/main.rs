@@ -5,7 +5,7 @@
 
 mod guarded;
 mod netns_attacks;
-mod netns_handshake;
 mod netns_bench;
+mod netns_handshake;
 mod netns_refuse;
 mod world;
