@@ -1,7 +1,11 @@
 //! REST: routing and translation. What is allowed and what is valid is decided elsewhere.
 
 pub mod answer;
+mod apply;
+mod body;
 mod health;
+mod object;
+mod watch;
 
 use axum::Router;
 use axum::extract::Request;
@@ -22,6 +26,8 @@ pub(crate) fn router(control: Shared) -> Router {
     let counted = control.clone();
     Router::new()
         .merge(health::routes())
+        .merge(apply::routes())
+        .merge(object::routes())
         .fallback(nowhere)
         .method_not_allowed_fallback(not_that_way)
         .layer(middleware::from_fn(move |request: Request, next: Next| count(counted.clone(), request, next)))

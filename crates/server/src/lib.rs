@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod authn;
 pub mod class;
 pub mod clock;
@@ -15,6 +16,7 @@ pub mod grpc;
 pub mod http;
 pub mod init;
 mod listener;
+pub mod manifest;
 pub mod metrics;
 pub mod place;
 pub mod secret;

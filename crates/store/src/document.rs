@@ -67,6 +67,23 @@ pub struct Filter {
     pub labels: Vec<LabelTest>,
 }
 
+impl Filter {
+    /// Whether an object of this key can be among them; its labels are another question.
+    pub fn covers(&self, key: &ObjectKey) -> bool {
+        let below = |outer: &str| {
+            let rest = key.namespace.strip_prefix(outer.trim_end_matches('/'));
+            rest.is_some_and(|rest| rest.starts_with('/')) && key.namespace != "/"
+        };
+        let inside = |namespace: &String| *namespace == key.namespace || (self.subtree && below(namespace));
+        self.kind.as_ref().is_none_or(|kind| *kind == key.kind) && self.namespace.as_ref().is_none_or(inside)
+    }
+
+    /// Whether an object's labels are as asked.
+    pub fn labels_fit(&self, object: &Object) -> bool {
+        self.labels.iter().all(|test| test.holds(object))
+    }
+}
+
 /// One requirement on an object's labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LabelTest {
@@ -259,11 +276,34 @@ async fn list<'c>(executor: impl Executor<'c, Database = Sqlite>, filter: &Filte
     .await?;
     let parse_row = |row: &SqliteRow| parse(&ObjectKey::new(row.get(0), row.get(1), row.get(2)), row.get::<&str, _>(3));
     let objects = rows.iter().map(parse_row);
-    objects.filter(|o| o.as_ref().map_or(true, |o| filter.labels.iter().all(|test| test.holds(o)))).collect()
+    objects.filter(|o| o.as_ref().map_or(true, |o| filter.labels_fit(o))).collect()
 }
 
 /// The range of paths strictly below a namespace: `0` follows `/`.
 fn below(namespace: &str) -> (String, String) {
     let stem = namespace.trim_end_matches('/');
     (format!("{stem}/"), format!("{stem}0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_covers_what_a_list_finds() {
+        let filter = |namespace: &str, subtree| Filter { namespace: Some(namespace.into()), subtree, ..Filter::default() };
+        let key = |namespace| ObjectKey::new("Policy", namespace, "x");
+        for (outer, subtree, inner, expected) in [
+            ("/a", false, "/a", true),
+            ("/a", false, "/a/b", false),
+            ("/a", true, "/a/b/c", true),
+            ("/a", true, "/ab", false),
+            ("/a", true, "/", false),
+            ("/", true, "/", true),
+            ("/", true, "/a", true),
+            ("/", false, "/a", false),
+        ] {
+            assert_eq!(filter(outer, subtree).covers(&key(inner)), expected, "{outer} {subtree} {inner}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The server's port from outside: TLS, who may do what, documents.
 
+mod documents;
 mod init;
 mod support;
 

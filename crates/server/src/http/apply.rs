@@ -1,0 +1,57 @@
+//! `POST /apis/stolos.dev/v1/apply`: many documents in one transaction; with `dryRun`, none.
+
+use api::apply::{ApplyRequest, ApplyResponse};
+use api::problem;
+use axum::body::Body;
+use axum::extract::State;
+use axum::routing::post;
+use axum::{Json, Router};
+use policy::namespace::NamespacePath;
+use serde::Deserialize;
+use tracing::info;
+
+use super::answer::{Answer, Refused};
+use super::body::{self, Params};
+use super::object::refuse_errors;
+use crate::admission;
+use crate::authn::Admin;
+use crate::control::Shared;
+use crate::manifest;
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new().route("/apis/stolos.dev/v1/apply", post(apply))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ApplyParams {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn apply(
+    admin: Admin,
+    State(control): State<Shared>,
+    Params(params): Params<ApplyParams>,
+    body: Body,
+) -> Answer<Json<ApplyResponse>> {
+    let request: ApplyRequest = body::json(body).await?;
+    let namespace = NamespacePath::new(request.namespace.as_deref().unwrap_or("/"))
+        .map_err(|e| Refused::new(problem::BAD_REQUEST, format!("`namespace`: {e}")))?;
+    let (manifests, mut diagnostics) = manifest::read(&request.sources, &namespace);
+    refuse_errors(&diagnostics)?;
+    let mut write = control.store.begin().await?;
+    let admitted = admission::admit(&mut write, &manifests, false, control.now()).await?;
+    diagnostics.extend(admitted.warnings);
+    let mut response =
+        ApplyResponse { results: admitted.results, dry_run: params.dry_run, diagnostics, ..ApplyResponse::default() };
+    if params.dry_run {
+        // Dropped, the transaction leaves nothing behind.
+        drop(write);
+        response.revision = control.store.revision().await?;
+    } else {
+        response.revision = write.commit().await?;
+        info!(by = admin.name(), documents = response.results.len(), revision = %response.revision, "documents applied");
+    }
+    Ok(Json(response))
+}
