@@ -173,7 +173,9 @@ impl Surroundings {
 
     /// Namespaces below those written whose settings do not hold any more.
     fn tightened(&self, before: &Self, manifests: &[Manifest<'_>], now: Timestamp) -> Vec<Diagnostic> {
-        let written = |path: &NamespacePath| manifests.iter().find(|m| m.object.kind == NAMESPACE && m.object.key().path() == path.as_str());
+        let written = |path: &NamespacePath| {
+            manifests.iter().find(|m| m.object.kind == NAMESPACE && m.object.key().path() == path.as_str())
+        };
         let mut warnings = Vec::new();
         for (path, said) in self.postures.declared() {
             let above = path.and_ancestors().skip(1).find_map(|p| written(&p.parse().ok()?));
@@ -204,7 +206,10 @@ pub async fn remove(
     let refused = |kind, detail: String| Err(AdmitError::Refused(Box::new(Document::new(kind, detail))));
     match key.kind.as_str() {
         NAMESPACE if key.path() == "/" => {
-            return refused(problem::ROOT_FIXED, "the root namespace cannot be deleted; change its posture instead".into());
+            return refused(
+                problem::ROOT_FIXED,
+                "the root namespace cannot be deleted; change its posture instead".into(),
+            );
         }
         NAMESPACE => {
             if let Some(tenant) = first_in(write, &key.path()).await? {

@@ -97,7 +97,8 @@ impl<'a> Reader<'a, '_> {
     fn report(&mut self, source: &Source, object: Option<&str>, mut problems: Vec<Problem>) {
         // Structure and meaning may both find the same place wrong.
         problems.sort_by(|a, b| (a.span.start, a.code, a.span.end).cmp(&(b.span.start, b.code, b.span.end)));
-        problems.dedup_by(|a, b| a.code == b.code && a.span == b.span && (a.field == b.field || a.message == b.message));
+        problems
+            .dedup_by(|a, b| a.code == b.code && a.span == b.span && (a.field == b.field || a.message == b.message));
         self.diagnostics.extend(problems.into_iter().map(|p| locate(source, object.map(str::to_owned), p)));
     }
 
@@ -129,7 +130,8 @@ impl<'a> Reader<'a, '_> {
 
 fn kind_of(root: &Node, problems: &mut Vec<Problem>) -> Option<&'static Kind> {
     if !matches!(root.value, Value::Map(_)) {
-        let message = format!("a document with apiVersion, kind and metadata is expected here, not {}", root.type_word());
+        let message =
+            format!("a document with apiVersion, kind and metadata is expected here, not {}", root.type_word());
         problems.push(Problem::new(code::WRONG_TYPE, root.span.clone(), message));
         return None;
     }

@@ -291,7 +291,8 @@ mod tests {
 
     #[test]
     fn a_filter_covers_what_a_list_finds() {
-        let filter = |namespace: &str, subtree| Filter { namespace: Some(namespace.into()), subtree, ..Filter::default() };
+        let filter =
+            |namespace: &str, subtree| Filter { namespace: Some(namespace.into()), subtree, ..Filter::default() };
         let key = |namespace| ObjectKey::new("Policy", namespace, "x");
         for (outer, subtree, inner, expected) in [
             ("/a", false, "/a", true),

@@ -52,7 +52,9 @@ async fn external_ends(write: &mut Transaction, manifest: &Manifest<'_>) -> Resu
                 let span = items.get(index).map_or(manifest.span(&["spec"]), |node| node.span.clone());
                 let problem = Problem::new(code::SELECTOR_EXTERNAL_SCOPE, span, message);
                 let problem = problem.field(format!("spec.{key}[{index}]"));
-                found.push(manifest.diagnose(problem.help("add the ExternalNetwork to the same apply, or create it first")));
+                found.push(
+                    manifest.diagnose(problem.help("add the ExternalNetwork to the same apply, or create it first")),
+                );
             }
         }
     }
@@ -103,7 +105,8 @@ async fn claims(write: &mut Transaction, manifest: &Manifest<'_>) -> Result<Vec<
             let message = format!("{} is claimed by {}", shown(address), other.key());
             let items = manifest.document.root.at(&["spec", "addresses"]).map_or(&[][..], |node| node.items());
             let span = items.get(index).map_or(manifest.span(&["spec"]), |node| node.span.clone());
-            let problem = Problem::new(api_code::REALM_CONFLICT, span, message).field(format!("spec.addresses[{index}]"));
+            let problem =
+                Problem::new(api_code::REALM_CONFLICT, span, message).field(format!("spec.addresses[{index}]"));
             found.push(manifest.diagnose(problem.help("use another address or port, or name different `realms`")));
         }
     }
@@ -149,7 +152,8 @@ async fn covered(
         if more > 0 {
             named.push_str(&format!(" and {more} more"));
         }
-        let message = format!("{prefix} covers addresses of the fleet: {named}; those keep their identity and never match it");
+        let message =
+            format!("{prefix} covers addresses of the fleet: {named}; those keep their identity and never match it");
         let items = manifest.document.root.at(&["spec", "cidrs"]).map_or(&[][..], |node| node.items());
         let span = items.get(index).map_or(manifest.span(&["spec"]), |node| node.span.clone());
         let problem = Problem::new(api_code::COVERS_FLEET, span, message).field(format!("spec.cidrs[{index}]"));
@@ -159,7 +163,8 @@ async fn covered(
 }
 
 async fn fleet_addresses(write: &mut Transaction, around: &Surroundings) -> Result<BTreeSet<IpNet>, StoreError> {
-    let mut addresses: BTreeSet<IpAddr> = around.clusters.values().flat_map(|c| c.nat_addresses.iter().copied()).collect();
+    let mut addresses: BTreeSet<IpAddr> =
+        around.clusters.values().flat_map(|c| c.nat_addresses.iter().copied()).collect();
     for object in of_kind(write, NodeSpec::KIND).await? {
         let texts = status::<NodeStatus>(&object).map(|status| status.addresses).unwrap_or_default();
         addresses.extend(texts.iter().filter_map(|text| text.parse::<IpAddr>().ok()));

@@ -39,7 +39,8 @@ pub(super) fn of(
 }
 
 fn namespace(node: &Node, kind: &Kind, problems: &mut Vec<Problem>) -> Option<NamespacePath> {
-    let bad = |message: String| Problem::new(code::BAD_NAMESPACE, node.span.clone(), message).field("metadata.namespace");
+    let bad =
+        |message: String| Problem::new(code::BAD_NAMESPACE, node.span.clone(), message).field("metadata.namespace");
     match NamespacePath::new(node.text()?) {
         Ok(path) if kind.scope == Scope::Fleet && !path.is_root() => {
             let problem = bad(format!("a {} belongs to the whole fleet, not to {path}", kind.name));

@@ -98,7 +98,12 @@ impl<'a> Spotter<'a, '_> {
             Ok(prefix) if prefix.trunc() == prefix => Some(prefix),
             Ok(prefix) => {
                 let message = format!("`{text}` has bits set behind the prefix");
-                let help = format!("write {}, or {}/{} for this address alone", prefix.trunc(), prefix.addr(), prefix.max_prefix_len());
+                let help = format!(
+                    "write {}, or {}/{} for this address alone",
+                    prefix.trunc(),
+                    prefix.addr(),
+                    prefix.max_prefix_len()
+                );
                 self.error_with_help(code::WRONG_TYPE, node, field, message, help);
                 None
             }
@@ -126,7 +131,13 @@ impl<'a> Spotter<'a, '_> {
         }
         if address.to_canonical() != address {
             let help = format!("write {}", address.to_canonical());
-            self.error_with_help(code::WRONG_TYPE, node, field, format!("`{text}` is an IPv4 address in IPv6 form"), help);
+            self.error_with_help(
+                code::WRONG_TYPE,
+                node,
+                field,
+                format!("`{text}` is an IPv4 address in IPv6 form"),
+                help,
+            );
             return None;
         }
         Some(address)

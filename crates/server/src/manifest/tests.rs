@@ -33,7 +33,14 @@ fn a_good_file_has_no_problems_and_keeps_its_order() {
     let keys: Vec<String> = objects(&text).iter().map(|o| o.key().to_string()).collect();
     assert_eq!(
         keys,
-        ["Policy /acme:p", "Namespace /acme", "Cluster /:eu-1", "Service /acme:db", "Revocation /:r", "ExternalNetwork /acme:n"]
+        [
+            "Policy /acme:p",
+            "Namespace /acme",
+            "Cluster /:eu-1",
+            "Service /acme:db",
+            "Revocation /:r",
+            "ExternalNetwork /acme:n"
+        ]
     );
 }
 
@@ -47,7 +54,14 @@ fn everything_wrong_in_a_file_is_reported_at_once_with_its_place() {
     ]
     .join("---\n");
     let found = problems(&text);
-    for expected in ["P2003 kind 2:7", "P2002 spec.port 9:34", "P2201 spec.to 9:30", "P2012 spec.action 9:52", "A3004 kind 12:7", "P2006 apiVersion 16:13"] {
+    for expected in [
+        "P2003 kind 2:7",
+        "P2002 spec.port 9:34",
+        "P2201 spec.to 9:30",
+        "P2012 spec.action 9:52",
+        "A3004 kind 12:7",
+        "P2006 apiVersion 16:13",
+    ] {
         assert!(found.contains(&expected.to_owned()), "{expected} is not in {found:#?}");
     }
     assert!(found.iter().any(|p| p.starts_with("P2101 spec.from[0] 9:")), "{found:#?}");
@@ -58,17 +72,25 @@ fn everything_wrong_in_a_file_is_reported_at_once_with_its_place() {
 fn fields_that_nothing_honours_are_refused() {
     let policy = "metadata: {name: p}\nspec: {from: [any], to: [any], action: allow, schedule: '* *', expires: x, encryption: required, http: []}";
     assert_eq!(problems(&document("Policy", policy)).len(), 4);
-    let network = document("ExternalNetwork", "metadata: {name: n}\nspec: {cidrs: [192.0.2.0/24], dnsNames: [a.example]}");
+    let network =
+        document("ExternalNetwork", "metadata: {name: n}\nspec: {cidrs: [192.0.2.0/24], dnsNames: [a.example]}");
     assert_eq!(problems(&network), ["A3011 spec.dnsNames 4:31"]);
-    let namespace = document("Namespace", "metadata: {name: n}\nspec: {protection: {encryption: strict, onAgentLoss: open}}");
+    let namespace =
+        document("Namespace", "metadata: {name: n}\nspec: {protection: {encryption: strict, onAgentLoss: open}}");
     assert_eq!(problems(&namespace).len(), 2);
 }
 
 #[test]
 fn places_and_names_are_checked() {
     let spec = "spec: {}";
-    assert_eq!(problems(&document("Namespace", &format!("metadata: {{name: /acme/x}}\n{spec}"))), ["P2010 metadata.name 3:18"]);
-    assert_eq!(problems(&document("Namespace", &format!("metadata: {{name: A}}\n{spec}"))), ["P2010 metadata.name 3:18"]);
+    assert_eq!(
+        problems(&document("Namespace", &format!("metadata: {{name: /acme/x}}\n{spec}"))),
+        ["P2010 metadata.name 3:18"]
+    );
+    assert_eq!(
+        problems(&document("Namespace", &format!("metadata: {{name: A}}\n{spec}"))),
+        ["P2010 metadata.name 3:18"]
+    );
     let cluster = "metadata: {namespace: /a, name: c}\nspec: {namespace: /a}";
     assert_eq!(problems(&document("Cluster", cluster)), ["P2011 metadata.namespace 3:23"]);
     assert_eq!(problems(&document("Namespace", "spec: {}")), ["P2004 metadata 1:1"]);
@@ -94,7 +116,8 @@ fn services_clusters_and_revocations_are_checked() {
     assert_eq!(cluster("namespace: /acme, allowedNamespaces: [/shop]").len(), 1);
     assert_eq!(cluster("namespace: /acme, allowedNamespaces: [shop, 'x/**', '**']").len(), 0);
     assert_eq!(cluster("namespace: /acme, labelKeys: ['@node']").len(), 1);
-    let revocation = |spec: &str| problems(&document("Revocation", &format!("metadata: {{name: r}}\nspec: {{{spec}}}")));
+    let revocation =
+        |spec: &str| problems(&document("Revocation", &format!("metadata: {{name: r}}\nspec: {{{spec}}}")));
     assert_eq!(revocation("target: {}").len(), 1);
     assert_eq!(revocation("target: {node: a, cluster: b}").len(), 1);
     assert_eq!(revocation("target: {spiffe: 'https://x'}").len(), 1);

@@ -248,7 +248,9 @@ async fn lists_select_by_labels() {
     let server = Running::start().await;
     let api = server.api();
     let labelled = |name: &str, team: &str| {
-        format!("apiVersion: stolos.dev/v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{team: {team}}}}}\nspec: {{}}\n---\n")
+        format!(
+            "apiVersion: stolos.dev/v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{team: {team}}}}}\nspec: {{}}\n---\n"
+        )
     };
     api.apply(&request(&(labelled("a", "x") + &labelled("b", "y"))), false).await.unwrap();
     let names = async |labels: &str| {

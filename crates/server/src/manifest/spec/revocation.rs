@@ -15,7 +15,8 @@ pub(super) fn check(spot: &mut Spotter<'_, '_>) {
         spot.error_with_help(code::BAD_TIME, node, "spec.expires", message, "write it as in 2030-01-31T00:00:00Z");
     }
     let Some(target) = spot.at(&["target"]) else { return };
-    let named: Vec<&str> = ["workload", "node", "cluster", "spiffe"].into_iter().filter(|key| target.get(key).is_some()).collect();
+    let named: Vec<&str> =
+        ["workload", "node", "cluster", "spiffe"].into_iter().filter(|key| target.get(key).is_some()).collect();
     let [key] = named[..] else {
         let message = format!("exactly one target is taken, not {}", named.len());
         let help = "name one of workload, node, cluster, spiffe; write a Revocation for each";

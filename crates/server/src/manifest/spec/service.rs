@@ -23,7 +23,9 @@ pub(super) fn check(spot: &mut Spotter<'_, '_>) {
 fn addresses(spot: &mut Spotter<'_, '_>) {
     let mut seen = BTreeSet::new();
     for (node, field) in spot.items(&["addresses"]) {
-        let Some(address) = node.get("address").and_then(|a| spot.address(a, &format!("{field}.address"))) else { continue };
+        let Some(address) = node.get("address").and_then(|a| spot.address(a, &format!("{field}.address"))) else {
+            continue;
+        };
         if let (Some(target), None) = (node.get("targetPort"), node.get("port")) {
             let message = "`targetPort` stands without `port`: a whole address has no single port behind it".to_owned();
             spot.error_with_help(code::MISSING_FIELD, target, &format!("{field}.targetPort"), message, "add `port`");
