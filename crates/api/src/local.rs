@@ -52,6 +52,9 @@ pub struct Register {
     pub labels: BTreeMap<String, String>,
     /// Its cgroup v2 directory, below the agent's cgroup root.
     pub cgroup: PathBuf,
+    /// It stays while its cgroup exists, populated or not; otherwise it ends with its last process.
+    #[serde(default)]
+    pub keep: bool,
     /// How long the answer may take while the server has not placed it, in milliseconds; at most 60,000.
     #[serde(default = "ten_seconds")]
     pub wait_ms: u64,

@@ -33,6 +33,7 @@ pub(crate) fn run(args: Run) -> Outcome {
     let uid = Uuid::now_v7().to_string();
     let name = args.name.clone().unwrap_or_else(|| name_of(&program));
     let register = Register {
+        keep: false,
         uid: uid.clone(),
         name,
         kind: "process".to_owned(),

@@ -1,0 +1,330 @@
+//! The thread that owns the datapath. Everybody else says what is to be done over a bounded channel and hears what happened
+//! over another; so all of the agent but this file works without a kernel.
+//!
+//! Refused connections are answered here, at once, without asking anybody.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use datapath::{AttachError, Datapath, Options};
+use datapath::event::{Event, Kind};
+use datapath::refuse::budget::Budget;
+use datapath::refuse::{Refusal, Refuser, Side};
+use datapath::state::{Direction, State};
+use tokio::sync::mpsc;
+
+use crate::view::Counted;
+use crate::workload::namespaces::Namespace;
+
+/// Commands that wait for the thread.
+const COMMANDS_MAX: usize = 32;
+/// Reports that wait for the node.
+pub const REPORTS_MAX: usize = 256;
+/// Most records of one report.
+const RECORDS_MAX: usize = 1024;
+/// How long the thread waits for records before it looks at its commands.
+const POLL: Duration = Duration::from_millis(10);
+
+/// What the thread is to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Make this state live, then end connections that it refuses.
+    Apply {
+        /// Comes back with the outcome.
+        revision: u64,
+        /// What to enforce.
+        state: Box<State>,
+    },
+    /// The server's clock minus the boot clock, nanoseconds.
+    ClockOffset(i64),
+    /// The namespaces of this node's workloads; others are let go.
+    Namespaces(Vec<Namespace>),
+    /// Read the counters.
+    Count,
+    /// Take enforcement off this node.
+    Detach,
+    /// Put it back.
+    Attach,
+    /// End the thread; what is in the kernel stays.
+    Stop,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Report {
+    /// A state is live.
+    Applied {
+        /// Of the command.
+        revision: u64,
+        /// In the kernel.
+        took: Duration,
+    },
+    /// A state is not live; the one before it is.
+    NotApplied {
+        /// Of the command.
+        revision: u64,
+        /// Why.
+        message: String,
+    },
+    /// Records of the kernel.
+    Records(Vec<Event>),
+    /// Records that the node was too busy to take.
+    RecordsLost(u64),
+    /// Live connections were ended because the state of this revision refuses them.
+    Swept {
+        /// Which.
+        revision: u64,
+        /// How many.
+        connections: u32,
+    },
+    /// Listeners that are older than the programs and stay without identity.
+    Unrepaired(Vec<Listener>),
+    /// A reading.
+    Counted(Box<Counted>, u64),
+    /// Enforcement is on.
+    Attached(Attachment),
+    /// Enforcement is off.
+    Detached,
+    /// Enforcement could not be put on or taken off.
+    AttachFailed(String),
+}
+
+/// A listener that identity cannot reach.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listener {
+    /// Its namespace.
+    pub cookie: u64,
+    /// Its port.
+    pub port: u16,
+}
+
+/// What an attach gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Names of optional features.
+    pub features: Vec<String>,
+    /// A predecessor's programs were replaced in place.
+    pub taken_over: bool,
+}
+
+/// The thread's two ends.
+#[derive(Debug)]
+pub struct Enforcer {
+    commands: SyncSender<Command>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Enforcer {
+    /// Attaches and starts the thread. `attached: false` starts it detached (break-glass is in force).
+    pub fn start(
+        options: Options,
+        attached: bool,
+    ) -> Result<(Self, Option<Attachment>, mpsc::Receiver<Report>), AttachError> {
+        let datapath = if attached { Some(Datapath::attach(options.clone())?) } else { None };
+        let attachment = datapath.as_ref().map(Attachment::of);
+        let (commands, inbox) = sync_channel(COMMANDS_MAX);
+        let (reports, outbox) = mpsc::channel(REPORTS_MAX);
+        let refuser = Arc::new(Refuser::new(Budget::default()));
+        let mut owner = Owner { options, datapath, last: None, refuser, namespaces: Vec::new(), reports, lost: 0 };
+        let thread = std::thread::Builder::new().name("datapath".to_owned()).spawn(move || owner.run(&inbox));
+        let thread = thread.map_err(AttachError::Page)?;
+        Ok((Self { commands, thread: Some(thread) }, attachment, outbox))
+    }
+
+    /// A thread that is none: commands go to the returned receiver. For tests of the rest.
+    pub fn unattached() -> (Self, Receiver<Command>) {
+        let (commands, inbox) = sync_channel(COMMANDS_MAX);
+        (Self { commands, thread: None }, inbox)
+    }
+
+    /// Says what to do. `false`: the thread is busy with as many commands as it takes; say it again later.
+    pub fn send(&self, command: Command) -> bool {
+        self.commands.try_send(command).is_ok()
+    }
+
+    /// Ends the thread and waits for it; what is in the kernel stays in force.
+    pub fn stop(mut self) {
+        let _ = self.commands.send(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Attachment {
+    fn of(datapath: &Datapath) -> Self {
+        let features = datapath.features().iter().map(|feature| feature.label().to_owned()).collect();
+        Self { features, taken_over: datapath.taken_over() }
+    }
+}
+
+struct Owner {
+    options: Options,
+    datapath: Option<Datapath>,
+    /// What is live or was before the detach.
+    last: Option<(u64, Box<State>)>,
+    refuser: Arc<Refuser>,
+    namespaces: Vec<Namespace>,
+    reports: mpsc::Sender<Report>,
+    lost: u64,
+}
+
+impl Owner {
+    fn run(&mut self, commands: &Receiver<Command>) {
+        loop {
+            let command = match &self.datapath {
+                Some(_) => commands.try_recv(),
+                None => commands.recv_timeout(Duration::from_secs(1)).map_err(|error| match error {
+                    RecvTimeoutError::Timeout => TryRecvError::Empty,
+                    RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
+                }),
+            };
+            match command {
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return,
+                Ok(command) => self.perform(command),
+                Err(TryRecvError::Empty) => self.poll(),
+            }
+        }
+    }
+
+    fn perform(&mut self, command: Command) {
+        match command {
+            Command::Apply { revision, state } => self.apply(revision, state),
+            Command::ClockOffset(offset) => {
+                if let Some((_, state)) = &mut self.last {
+                    state.clock_offset_ns = offset;
+                }
+                if let Some(datapath) = &mut self.datapath {
+                    datapath.set_clock_offset(offset);
+                }
+            }
+            Command::Namespaces(namespaces) => self.take_namespaces(namespaces),
+            Command::Count => self.count(),
+            Command::Detach => self.detach(),
+            Command::Attach => self.attach(),
+            Command::Stop => {}
+        }
+    }
+
+    fn apply(&mut self, revision: u64, state: Box<State>) {
+        let started = Instant::now();
+        let Some(datapath) = &mut self.datapath else {
+            self.last = Some((revision, state));
+            return self.report(Report::Applied { revision, took: Duration::ZERO });
+        };
+        match datapath.apply(&state) {
+            Ok(applied) => {
+                self.last = Some((revision, state));
+                self.report(Report::Applied { revision, took: started.elapsed() });
+                if !applied.unchanged {
+                    self.sweep(revision);
+                }
+            }
+            Err(error) => self.report(Report::NotApplied { revision, message: crate::sync::chain(&error) }),
+        }
+    }
+
+    fn sweep(&mut self, _revision: u64) {}
+
+    fn take_namespaces(&mut self, namespaces: Vec<Namespace>) {
+        let known = |list: &[Namespace], cookie: u64| list.iter().any(|namespace| namespace.cookie == cookie);
+        for gone in self.namespaces.iter().filter(|old| !known(&namespaces, old.cookie)) {
+            self.refuser.forget(gone.cookie);
+        }
+        let fresh: Vec<Namespace> =
+            namespaces.iter().filter(|new| !known(&self.namespaces, new.cookie)).cloned().collect();
+        for namespace in &fresh {
+            if let Err(error) = self.refuser.register(namespace.cookie, namespace.netns.as_fd()) {
+                tracing::warn!(cookie = namespace.cookie, %error, "refusals in this network namespace stay silent");
+            }
+        }
+        self.namespaces = namespaces;
+    }
+
+    fn count(&mut self) {
+        let Some(datapath) = &self.datapath else { return };
+        let counted = Counted {
+            denials: datapath.denials(),
+            counters: datapath.counters(),
+            capacities: datapath.capacities(),
+        };
+        let resets = self.refuser.counts().sent;
+        self.report(Report::Counted(Box::new(counted), resets));
+    }
+
+    fn detach(&mut self) {
+        let Some(datapath) = self.datapath.take() else { return self.report(Report::Detached) };
+        match datapath.detach() {
+            Ok(()) => self.report(Report::Detached),
+            Err(error) => self.report(Report::AttachFailed(crate::sync::chain(&error))),
+        }
+    }
+
+    fn attach(&mut self) {
+        if self.datapath.is_none() {
+            match Datapath::attach(self.options.clone()) {
+                Ok(datapath) => self.datapath = Some(datapath),
+                Err(error) => return self.report(Report::AttachFailed(crate::sync::chain(&error))),
+            }
+            if let Some((revision, state)) = self.last.take() {
+                self.apply(revision, state);
+            }
+        }
+        let attachment = self.datapath.as_ref().map(Attachment::of);
+        attachment.into_iter().for_each(|attachment| self.report(Report::Attached(attachment)));
+    }
+
+    fn poll(&mut self) {
+        let Some(datapath) = &mut self.datapath else { return };
+        let mut records = Vec::new();
+        let refuser = &self.refuser;
+        let polled = datapath.poll_events(POLL, |event| {
+            answer(refuser, &event);
+            if records.len() < RECORDS_MAX {
+                records.push(event);
+            } else {
+                self.lost += 1;
+            }
+        });
+        if let Err(error) = polled {
+            tracing::error!(%error, "records of the kernel cannot be read");
+            std::thread::sleep(POLL);
+        }
+        if !records.is_empty() {
+            self.report(Report::Records(records));
+        }
+        let lost = std::mem::take(&mut self.lost);
+        if lost > 0 {
+            self.report(Report::RecordsLost(lost));
+        }
+    }
+
+    /// Outcomes wait for the node; records do not: it may be busy, and the kernel's counters are exact without them.
+    fn report(&mut self, report: Report) {
+        match report {
+            Report::Records(records) => {
+                if let Err(error) = self.reports.try_send(Report::Records(records))
+                    && let mpsc::error::TrySendError::Full(Report::Records(records)) = error
+                {
+                    self.lost += records.len() as u64;
+                }
+            }
+            report => drop(self.reports.blocking_send(report)),
+        }
+    }
+}
+
+/// Answers one refusal with a reset, where the kernel says that it may be answered (PROTOCOL rule 13).
+fn answer(refuser: &Refuser, event: &Event) {
+    let Kind::Refused { would: false, reset: true, .. } = event.kind else { return };
+    let (client, server, side) = match event.direction {
+        Direction::Ingress => (event.remote_address, event.local_address, Side::Server),
+        Direction::Egress => (event.local_address, event.remote_address, Side::Client),
+    };
+    let refusal = Refusal { netns: event.netns, client, server, isn_client: event.isn_client, side };
+    if let Err(error) = refuser.refuse(&refusal) {
+        tracing::debug!(%error, "refusal stays silent");
+    }
+}
