@@ -140,7 +140,8 @@ fn clock(view: &View) -> Check {
 }
 
 fn state(view: &View) -> Check {
-    let about = [code::NOT_APPLIED, code::OBJECT_UNUSABLE, code::STATE_UNTRUSTED, code::STATE_OLDER, code::DATA_UNUSABLE];
+    let about =
+        [code::NOT_APPLIED, code::OBJECT_UNUSABLE, code::STATE_UNTRUSTED, code::STATE_OLDER, code::DATA_UNUSABLE];
     let wrong = about.iter().find_map(|code| {
         view.alarms.iter().find(|alarm| alarm.code == code.id).map(|alarm| (code, alarm.message.clone()))
     });
@@ -158,7 +159,9 @@ fn sysctl(name: &str) -> Check {
         None => ok(name, "the kernel does not have it".to_owned()),
         Some("0") => ok(name, "off".to_owned()),
         Some(value) => {
-            let message = format!("{name} is {value}; programs that ask for it are refused or start slower. Set it to 0: sysctl -w {name}=0");
+            let message = format!(
+                "{name} is {value}; programs that ask for it are refused or start slower. Set it to 0: sysctl -w {name}=0"
+            );
             bad(name, CheckResult::Warn, &code::SYSCTL_HINDERS, message)
         }
     }

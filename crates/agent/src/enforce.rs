@@ -8,11 +8,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use datapath::{AttachError, Datapath, Options};
 use datapath::event::{Event, Kind};
 use datapath::refuse::budget::Budget;
 use datapath::refuse::{Refusal, Refuser, Side};
 use datapath::state::{Direction, State};
+use datapath::{AttachError, Datapath, Options};
 use tokio::sync::mpsc;
 
 use crate::view::Counted;
@@ -245,11 +245,8 @@ impl Owner {
 
     fn count(&mut self) {
         let Some(datapath) = &self.datapath else { return };
-        let counted = Counted {
-            denials: datapath.denials(),
-            counters: datapath.counters(),
-            capacities: datapath.capacities(),
-        };
+        let counted =
+            Counted { denials: datapath.denials(), counters: datapath.counters(), capacities: datapath.capacities() };
         let resets = self.refuser.counts().sent;
         self.report(Report::Counted(Box::new(counted), resets));
     }

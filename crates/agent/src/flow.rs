@@ -92,7 +92,8 @@ pub struct Names<'a> {
 impl Flows {
     /// Takes up the baseline from disk. After a fresh attach the counters start anew, and so does it.
     pub fn with_baseline(baseline: Option<Vec<u8>>, taken_over: bool) -> Self {
-        let cells: Option<Vec<(Cell, u64)>> = baseline.filter(|_| taken_over).and_then(|b| serde_json::from_slice(&b).ok());
+        let cells: Option<Vec<(Cell, u64)>> =
+            baseline.filter(|_| taken_over).and_then(|b| serde_json::from_slice(&b).ok());
         let stored: BTreeMap<Cell, u64> = cells.unwrap_or_default().into_iter().collect();
         Self { sent: stored.clone(), stored, dirty: true, ..Self::default() }
     }

@@ -163,10 +163,7 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> 
 }
 
 impl Door {
-    async fn ask<T>(
-        &self,
-        request: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Request,
-    ) -> Result<T, Refused> {
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Request) -> Result<T, Refused> {
         let stopping = || Refused::of(&code::STOPPING, "the agent is stopping");
         let (answer, answered) = oneshot::channel();
         self.requests.send(request(answer)).await.map_err(|_| stopping())?;

@@ -97,12 +97,32 @@ fn node(registry: &mut Registry, view: &View) {
     let own = &view.own;
     gauge(registry, "connected", "1 while a Sync stream is up", view.server.connected.into());
     gauge(registry, "attached", "1 while the kernel programs are attached", view.enforcement.attached.into());
-    gauge(registry, "revision", "Revision that is live in the kernel", i64::try_from(view.revision).unwrap_or(i64::MAX));
-    gauge(registry, "state_expires_timestamp_seconds", "End of the outage budget", view.holds_until_unix_s.unwrap_or_default());
-    gauge(registry, "clock_skew_milliseconds", "This machine's clock minus the server's", view.clock.skew_ms.unwrap_or_default());
+    gauge(
+        registry,
+        "revision",
+        "Revision that is live in the kernel",
+        i64::try_from(view.revision).unwrap_or(i64::MAX),
+    );
+    gauge(
+        registry,
+        "state_expires_timestamp_seconds",
+        "End of the outage budget",
+        view.holds_until_unix_s.unwrap_or_default(),
+    );
+    gauge(
+        registry,
+        "clock_skew_milliseconds",
+        "This machine's clock minus the server's",
+        view.clock.skew_ms.unwrap_or_default(),
+    );
     gauge(registry, "alarms", "Things that are wrong now", view.alarms.len() as i64);
     gauge(registry, "not_captured", "Processes whose traffic passes by the programs", view.not_captured.len() as i64);
-    gauge(registry, "last_apply_microseconds", "Compile and kernel, last state", i64::try_from(own.last_apply_us).unwrap_or(i64::MAX));
+    gauge(
+        registry,
+        "last_apply_microseconds",
+        "Compile and kernel, last state",
+        i64::try_from(own.last_apply_us).unwrap_or(i64::MAX),
+    );
     counter(registry, "applied", "States made live", own.applied);
     counter(registry, "not_applied", "States that could not be made live", own.not_applied);
     counter(registry, "streams", "Sync streams begun", own.streams);

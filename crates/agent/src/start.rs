@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use datapath::{AttachError, Options};
 use datapath::capacity::Capacity;
+use datapath::{AttachError, Options};
 use policy::code::{Code, agent as code};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};

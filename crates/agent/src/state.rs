@@ -235,7 +235,11 @@ mod tests {
         fn seal(&self, revision: u64, objects: &[(&str, &[u8])]) -> api::sync::Seal {
             let expires = "2030-01-02T00:00:00Z".parse().expect("a time");
             let seal = self.key.seal(self.trust.node, revision, expires, digest(objects.iter().copied()));
-            api::sync::Seal { expires_unix_s: seal.expires_unix_s, digest: seal.digest.to_vec(), signature: seal.signature }
+            api::sync::Seal {
+                expires_unix_s: seal.expires_unix_s,
+                digest: seal.digest.to_vec(),
+                signature: seal.signature,
+            }
         }
 
         fn chunk(&self, revision: u64, objects: &[(&str, &[u8])]) -> SnapshotChunk {

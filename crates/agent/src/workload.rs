@@ -194,7 +194,8 @@ impl Registry {
     /// Takes a workload in, or finds that it is here already. Returns its uid.
     pub fn register(&mut self, request: &Register) -> Result<String, WorkloadError> {
         let invalid = |field, value: &str, why| WorkloadError::Invalid { field, value: value.to_owned(), why };
-        let uid = Uuid::parse_str(&request.uid).map_err(|_| invalid("uid", &request.uid, "it must be a UUID"))?.to_string();
+        let uid =
+            Uuid::parse_str(&request.uid).map_err(|_| invalid("uid", &request.uid, "it must be a UUID"))?.to_string();
         check_name(&request.name)?;
         check_namespace(&request.namespace)?;
         if !["process", "unit", "container"].contains(&request.kind.as_str()) {
@@ -231,7 +232,8 @@ impl Registry {
             let (uid, value) = (uid.to_owned(), uid.to_owned());
             return Err(WorkloadError::Conflict { what: "uid", value, uid });
         }
-        let taken = |what, value: String, owner: &Workload| WorkloadError::Conflict { what, value, uid: owner.uid.clone() };
+        let taken =
+            |what, value: String, owner: &Workload| WorkloadError::Conflict { what, value, uid: owner.uid.clone() };
         if let Some(owner) = self.entries.values().find(|workload| workload.name == name) {
             return Err(taken("name", name.to_owned(), owner));
         }
@@ -401,7 +403,8 @@ fn check_name(name: &str) -> Result<(), WorkloadError> {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
     let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     let bytes = name.as_bytes();
-    if bytes.len() <= NAME_LEN_MAX && bytes.iter().all(|byte| inner(*byte)) && edge(bytes.first()) && edge(bytes.last()) {
+    if bytes.len() <= NAME_LEN_MAX && bytes.iter().all(|byte| inner(*byte)) && edge(bytes.first()) && edge(bytes.last())
+    {
         return Ok(());
     }
     let why = "1 to 63 of a-z, 0-9, `-` and `.`, with a letter or digit at both ends";
@@ -422,7 +425,9 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), WorkloadError> 
         return Err(label("…", format!("a workload has at most {LABELS_MAX} labels")));
     }
     for (key, value) in labels {
-        check_user_key(key).and_then(|()| check_attribute(key, value)).map_err(|error| label(key, error.to_string()))?;
+        check_user_key(key)
+            .and_then(|()| check_attribute(key, value))
+            .map_err(|error| label(key, error.to_string()))?;
     }
     Ok(())
 }

@@ -63,7 +63,8 @@ impl Node {
             host_protected: self.config.protect_host,
         };
         let inner = &mut self.inner;
-        let compiled = tokio::task::block_in_place(|| inner.compiler.compile(&mut inner.model, &inputs, &mut self.numbering));
+        let compiled =
+            tokio::task::block_in_place(|| inner.compiler.compile(&mut inner.model, &inputs, &mut self.numbering));
         self.inner.stale = false;
         let compiled = match compiled {
             Ok(compiled) => compiled,

@@ -64,7 +64,16 @@ impl Fixture {
         let revoked = !revocation.is_empty();
         let revocation_uid = revocation.to_owned();
         let (uid, namespace) = (uid.to_owned(), "/a".to_owned());
-        let placed = sync::PlacedWorkload { uid: uid.clone(), slot, instance: 4, class, namespace, revoked, revocation_uid, ..Default::default() };
+        let placed = sync::PlacedWorkload {
+            uid: uid.clone(),
+            slot,
+            instance: 4,
+            class,
+            namespace,
+            revoked,
+            revocation_uid,
+            ..Default::default()
+        };
         self.put(&format!("workload/{uid}"), placed);
     }
 
@@ -77,7 +86,13 @@ impl Fixture {
         let objects = self.objects.iter().map(|(k, v)| sync::Object { key: k.clone(), value: v.clone() }).collect();
         let (expires_unix_s, digest) = (seal.expires_unix_s, seal.digest.to_vec());
         let seal = Some(sync::Seal { expires_unix_s, digest, signature: seal.signature });
-        server_message::Message::Snapshot(SnapshotChunk { revision: self.revision, index: 0, last: true, objects, seal })
+        server_message::Message::Snapshot(SnapshotChunk {
+            revision: self.revision,
+            index: 0,
+            last: true,
+            objects,
+            seal,
+        })
     }
 
     fn cgroup(&self, name: &str) -> PathBuf {
@@ -194,8 +209,12 @@ async fn hello_comes_first_and_the_acknowledgement_only_when_live() {
     let mut running = fixture.start();
     running.connect();
     let said = running.said();
-    assert!(matches!(&said[0], agent_message::Message::Hello(hello) if hello.have_revision == 0 && hello.handshake_key.is_some()));
-    assert!(matches!(&said[1], agent_message::Message::Workloads(report) if report.complete && report.upserted.len() == 1));
+    assert!(
+        matches!(&said[0], agent_message::Message::Hello(hello) if hello.have_revision == 0 && hello.handshake_key.is_some())
+    );
+    assert!(
+        matches!(&said[1], agent_message::Message::Workloads(report) if report.complete && report.upserted.len() == 1)
+    );
     running.hear(fixture.snapshot());
     assert!(applied(&running.said()).is_empty(), "not live yet");
     running.live();
@@ -239,7 +258,8 @@ async fn a_full_map_is_told_and_the_next_state_is_tried() {
     running.hear(fixture.snapshot());
     running.state().expect("on its way");
     running.node.from_kernel(Report::NotApplied { revision: 2, message: "5 peers wanted, room for 4".into() });
-    let told = |message: &agent_message::Message| matches!(message, agent_message::Message::Rejected(r) if r.code == "K5012");
+    let told =
+        |message: &agent_message::Message| matches!(message, agent_message::Message::Rejected(r) if r.code == "K5012");
     assert!(running.said().iter().any(told));
     running.hear(fixture.snapshot());
     assert!(running.state().is_some());
@@ -281,8 +301,10 @@ async fn labels_are_live_only_when_the_kernel_has_their_class() {
     let (answer, mut answered) = tokio::sync::oneshot::channel();
     running.node.request(Request::Label("web".into(), change, answer));
     assert_eq!(answered.try_recv().expect("answered"), Ok(uid.clone()));
-    let reported = |message: &agent_message::Message| matches!(message, agent_message::Message::Workloads(report)
-        if report.upserted.iter().any(|w| w.labels.get("app").is_some_and(|value| value == "db")));
+    let reported = |message: &agent_message::Message| {
+        matches!(message, agent_message::Message::Workloads(report)
+        if report.upserted.iter().any(|w| w.labels.get("app").is_some_and(|value| value == "db")))
+    };
     assert!(running.said().iter().any(reported));
     let live = |running: &Running| running.node.current_view().workloads[&uid].labels_live();
     fixture.class(2, &[("@namespace", "/a"), ("app", "db")]);
@@ -332,7 +354,9 @@ async fn what_the_kernel_does_not_know_is_asked_for_once() {
     running.node.from_kernel(Report::Records(records.clone()));
     running.node.from_kernel(Report::Records(records));
     let pulls: Vec<_> = running.said().into_iter().filter(|m| matches!(m, agent_message::Message::Pull(_))).collect();
-    assert!(matches!(&pulls[..], [agent_message::Message::Pull(pull)] if pull.peers.len() == 1 && pull.node_keys == [2]));
+    assert!(
+        matches!(&pulls[..], [agent_message::Message::Pull(pull)] if pull.peers.len() == 1 && pull.node_keys == [2])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -380,7 +404,8 @@ async fn a_rotated_key_is_sent_at_once_and_the_old_one_dies_with_its_object() {
     assert_eq!(running.node.ring.secrets.len(), 2);
     fixture.objects.remove("node-key/1/0");
     fixture.put("node-key/1/1", own_key(1, true));
-    let settings = sync::Settings { node_id: NODE, own_key_generation: 1, trust_domain: "t".into(), ..Default::default() };
+    let settings =
+        sync::Settings { node_id: NODE, own_key_generation: 1, trust_domain: "t".into(), ..Default::default() };
     fixture.put("settings", settings);
     running.hear(fixture.snapshot());
     assert_eq!(running.node.ring.secrets.keys().copied().collect::<Vec<_>>(), [1]);

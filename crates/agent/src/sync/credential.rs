@@ -1,7 +1,7 @@
 //! Who this node is: its certificate, its keys and whom it trusts, in the data directory. Private keys are mode 0600.
 
-use identity::ids::NodeId;
 use handshake::key::{KeyError, NodeSecret};
+use identity::ids::NodeId;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};

@@ -56,7 +56,8 @@ pub async fn enrol(disk: &Disk, token: &JoinToken, hostname: &str) -> Result<Cre
 
 fn check(answer: EnrolResponse, token: &JoinToken) -> Result<Enrolled, EnrolError> {
     NodeId::new(answer.node_id).ok_or(EnrolError::Answer("a node number"))?;
-    let seal_key = answer.snapshot_verify_key.try_into().map_err(|_| EnrolError::Answer("the key that verifies seals"))?;
+    let seal_key =
+        answer.snapshot_verify_key.try_into().map_err(|_| EnrolError::Answer("the key that verifies seals"))?;
     if answer.certificate_der.is_empty() || answer.authority_der.is_empty() {
         return Err(EnrolError::Answer("a certificate"));
     }

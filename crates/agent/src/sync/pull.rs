@@ -71,7 +71,9 @@ impl Pulls {
         for unknown in waiting {
             self.quiet.insert(unknown, now + ASKED);
             match unknown {
-                Unknown::Peer(at) => pull.peers.push(api::sync::PeerRef { node: at.node.get(), slot: at.slot.0.into() }),
+                Unknown::Peer(at) => {
+                    pull.peers.push(api::sync::PeerRef { node: at.node.get(), slot: at.slot.0.into() })
+                }
                 Unknown::Keys(node) => pull.node_keys.push(node.get()),
             }
         }
@@ -133,7 +135,8 @@ mod tests {
     fn what_the_server_does_not_know_is_not_asked_again_for_a_while() {
         let mut pulls = Pulls::default();
         let t = Duration::from_secs(1);
-        let answer = api::sync::PullAnswer { absent_peers: vec![api::sync::PeerRef { node: 2, slot: 1 }], ..Default::default() };
+        let answer =
+            api::sync::PullAnswer { absent_peers: vec![api::sync::PeerRef { node: 2, slot: 1 }], ..Default::default() };
         pulls.answered(&answer, t);
         pulls.want(peer(1), t + ASKED * 2);
         assert_eq!(pulls.take(t), None);

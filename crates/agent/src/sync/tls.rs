@@ -169,9 +169,11 @@ mod tests {
     #[test]
     fn only_a_server_below_the_tokens_authority_is_believed() {
         let now: jiff::Timestamp = "2030-01-01T00:00:00Z".parse().expect("a time");
-        let authority = |domain: &str| Authority::generate(TrustDomain::new(domain).expect("a name"), now).expect("made");
+        let authority =
+            |domain: &str| Authority::generate(TrustDomain::new(domain).expect("a name"), now).expect("made");
         let (ours, theirs) = (authority("a"), authority("b"));
-        let server = |authority: &Authority| authority.issue_server(&["s.example".to_owned()], now).expect("issued").certificate;
+        let server =
+            |authority: &Authority| authority.issue_server(&["s.example".to_owned()], now).expect("issued").certificate;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let pinned = Pinned { authority: Fingerprint::of(ours.root()), provider };
         let name = |name: &str| ServerName::try_from(name.to_owned()).expect("a name");

@@ -56,7 +56,9 @@ impl Declared {
         if usual.exists() {
             return Some(usual);
         }
-        linux::cgroup::tree(root, DIRECTORIES_MAX).into_iter().find(|path| path.file_name().is_some_and(|name| name == unit))
+        linux::cgroup::tree(root, DIRECTORIES_MAX)
+            .into_iter()
+            .find(|path| path.file_name().is_some_and(|name| name == unit))
     }
 
     /// Its type.
