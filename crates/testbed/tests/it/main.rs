@@ -8,4 +8,5 @@ mod netns_attacks;
 mod netns_bench;
 mod netns_handshake;
 mod netns_refuse;
+mod netns_vectors;
 mod world;
