@@ -333,7 +333,7 @@ mod tests {
         check(&|b| b[1] = 19, OptionError::Length(19));
         check(&|b| b[0] = 254, OptionError::Foreign);
         check(&|b| b[3] = 0, OptionError::Foreign);
-        check(&|b| b[4] = b[4] & 0x3F, OptionError::Version(0));
+        check(&|b| b[4] &= 0x3F, OptionError::Version(0));
         check(&|b| b[4] |= 0xC0, OptionError::Version(3));
         check(&|b| b[4] &= 0xCF, OptionError::Message);
         check(&|b| b[7..10].fill(0), OptionError::Node);

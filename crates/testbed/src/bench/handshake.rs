@@ -52,10 +52,13 @@ impl Contender {
     }
 }
 
+/// Name, unit, and how to read it off a slice.
+type Value = (&'static str, &'static str, fn(&Measured) -> f64);
+
 /// A metric: its slice of load, and how its value is read.
 struct Metric {
     /// Names and units of the values that the slice gives.
-    values: &'static [(&'static str, &'static str, fn(&Measured) -> f64)],
+    values: &'static [Value],
     work: Work,
     threads: usize,
     one_core: bool,

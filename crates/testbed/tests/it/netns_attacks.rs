@@ -152,7 +152,7 @@ impl Arena {
     }
 
     /// From the attacker's pod to the server's listener.
-    fn from_pod(&self, to: SocketAddr, port: u16) -> SocketAddr {
+    fn pod_address(&self, to: SocketAddr, port: u16) -> SocketAddr {
         let own = self.attacker_pod.addresses().both();
         SocketAddr::new(own[usize::from(to.is_ipv6())], port)
     }
@@ -270,7 +270,7 @@ fn a_captured_node_speaks_for_its_own_workloads_and_no_other() -> Result<()> {
             (7003, &stale, Fate::Refused(Reason::PairMacBad)),
         ] {
             let before = arena.server.refused();
-            let syn = speaker.syn(arena.from_pod(to, port), to, u32::from(port) << 8, oracle.now())?;
+            let syn = speaker.syn(arena.pod_address(to, port), to, u32::from(port) << 8, oracle.now())?;
             let half = speaker.open(&arena.attacker, &syn, LIMIT)?.context("the fleet key answers everybody's SYN")?;
             let ack = speaker.ack(&half, None, oracle.now())?;
             assert_eq!(oracle.fate_of_ack(&ack), expect, "the model agrees");
@@ -282,7 +282,7 @@ fn a_captured_node_speaks_for_its_own_workloads_and_no_other() -> Result<()> {
                 wait::until("the spy's connection", LIMIT, || listener.accepted().ok().filter(|all| all.len() == 1))?;
             }
         }
-        assert_eq!(listener.accepted()?, [arena.from_pod(to, 7001)]);
+        assert_eq!(listener.accepted()?, [arena.pod_address(to, 7001)]);
     }
     arena.run.finish()
 }
@@ -295,7 +295,7 @@ fn rule_03_an_ack_whose_pending_entry_was_displaced_is_still_verified() -> Resul
     let (_, server) = arena.families()[0];
     let listener = arena.server.peer.listen(server, 0)?;
     let to = SocketAddr::new(server, listener.port);
-    let syn = spy.syn(arena.from_pod(to, 7001), to, 77, oracle.now())?;
+    let syn = spy.syn(arena.pod_address(to, 7001), to, 77, oracle.now())?;
     let half = spy.open(&arena.attacker, &syn, LIMIT)?.context("a SYN-ACK")?;
     // Several times as many believed SYNs as the table has entries.
     let plan = Plan { count: 40_000, ..arena.plan(9, 0, false) };
@@ -319,7 +319,7 @@ fn rule_07_an_ack_without_the_option_opens_nothing() -> Result<()> {
     for (_, server) in arena.families() {
         let listener = arena.server.peer.listen(server, 0)?;
         let to = SocketAddr::new(server, listener.port);
-        let syn = spy.syn(arena.from_pod(to, 7001), to, 77, oracle.now())?;
+        let syn = spy.syn(arena.pod_address(to, 7001), to, 77, oracle.now())?;
         let half = spy.open(&arena.attacker, &syn, LIMIT)?.context("a SYN-ACK")?;
         let before: u64 = arena.server.refused().values().sum();
         let mut data = bare_ack(&half, None);
@@ -338,7 +338,7 @@ fn rule_01_a_third_party_that_relays_the_handshake_is_refused() -> Result<()> {
     let arena = Arena::build("attack-relay")?;
     for (_, server) in arena.families() {
         let listener = arena.server.peer.listen(server, 0)?;
-        let listen = arena.from_pod(SocketAddr::new(server, 0), 6000);
+        let listen = arena.pod_address(SocketAddr::new(server, 0), 6000);
         let relay = Relay::start(arena.attacker_pod.place().netns(), listen, SocketAddr::new(server, listener.port))?;
         let before = arena.client.refused();
         assert!(
