@@ -1,5 +1,7 @@
 //! Flows as the server shows them: one row per connection, both ends' reports joined.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +69,9 @@ pub struct FlowEnd {
     /// `/namespace:name` of the ExternalNetworks that cover it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub external: Vec<String>,
+    /// Its attributes when the flow was first reported; empty for external and unknown ends.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
     /// Its address as the other end sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,

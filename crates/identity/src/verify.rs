@@ -89,7 +89,7 @@ pub fn verify_client(
 }
 
 /// The P-256 point of a certificate's key, without verifying anything else.
-pub(crate) fn public_key_of(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, VerifyError> {
+pub fn public_key_of(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, VerifyError> {
     p256_point(&parse(certificate)?).map(<[u8]>::to_vec)
 }
 

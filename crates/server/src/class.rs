@@ -46,8 +46,6 @@ pub struct Claim {
     pub labels: BTreeMap<String, String>,
     /// `@linux:exe` and the like.
     pub observed: BTreeMap<String, String>,
-    /// Addresses of its own; empty where it shares its node's.
-    pub addresses: Vec<std::net::IpAddr>,
 }
 
 /// Why a claim is refused: a stable code and one sentence for the node's operator.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, Clock};
+use crate::registry::Limits;
 
 /// The port unless another is chosen.
 pub const DEFAULT_PORT: u16 = 7443;
@@ -19,12 +20,14 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// How it tells the time.
     pub clock: Clock,
+    /// Numbers and times of the agents' half.
+    pub limits: Limits,
 }
 
 impl Config {
     /// The server of a data directory, by the machine's clock.
     pub fn new(data: impl Into<PathBuf>) -> Self {
-        Self { data: data.into(), listen: None, clock: clock::system() }
+        Self { data: data.into(), listen: None, clock: clock::system(), limits: Limits::default() }
     }
 }
 

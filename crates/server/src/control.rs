@@ -9,9 +9,12 @@ use identity::spiffe_id::TrustDomain;
 use jiff::Timestamp;
 use store::Store;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
+use crate::flows::Flows;
 use crate::metrics::Metrics;
+use crate::registry::Registry;
 
 /// The parts of a running server. One, behind an `Arc`.
 pub struct Control {
@@ -27,6 +30,12 @@ pub struct Control {
     pub clock: Clock,
     /// What is counted.
     pub metrics: Metrics,
+    /// The fleet, and what agents report of it.
+    pub registry: Registry,
+    /// What agents report of connections.
+    pub flows: Flows,
+    /// Sync streams in progress.
+    pub streams: TaskTracker,
     /// Cancelled when the server begins to stop: every stream ends on it.
     pub stopping: CancellationToken,
 }

@@ -64,6 +64,8 @@ pub struct WorkloadEntry {
     pub identity: Arc<Identity>,
     /// Addresses of its own, as granted.
     pub addresses: BTreeSet<IpAddr>,
+    /// The revision at which its present placement was made.
+    pub placed_revision: u64,
 }
 
 impl WorkloadEntry {
@@ -95,6 +97,8 @@ impl WorkloadEntry {
 pub struct RevocationEntry {
     /// The object's uid.
     pub uid: String,
+    /// The revision since which it says so.
+    pub since: u64,
     /// What its author wrote.
     pub spec: RevocationSpec,
 }
@@ -261,6 +265,21 @@ impl Fleet {
         &self.rules
     }
 
+    /// Who holds an address in a realm.
+    pub fn holder(&self, realm: &str, address: IpAddr) -> Option<Owner> {
+        self.claims.holder(realm, address)
+    }
+
+    /// How messages call the holder of an address.
+    pub fn owner_name(&self, owner: Owner) -> String {
+        match owner {
+            Owner::Node(id) => self.nodes.get(&id).map_or_else(|| format!("node {id}"), |n| format!("node `{}`", n.name)),
+            Owner::Workload(at) => {
+                self.workloads.get(&at).map_or_else(|| format!("workload {at}"), |w| format!("workload {}", w.path()))
+            }
+        }
+    }
+
     /// The external networks that cover an address which a policy of some namespace can name. Fleet addresses of the
     /// realm are in none (rule 9).
     pub fn networks_of(&self, realm: &str, address: IpAddr) -> BTreeSet<ExternalId> {
@@ -292,6 +311,11 @@ impl Fleet {
             target.node.as_deref() == Some(&node.name) || target.cluster.as_deref() == Some(&node.cluster)
         });
         hit.map(|(name, _)| name)
+    }
+
+    /// The name of the Revocation that has this uid.
+    pub fn revocation_by_uid(&self, uid: &str) -> Option<&str> {
+        self.revocations.iter().find(|(_, r)| r.uid == uid).map(|(name, _)| name.as_str())
     }
 
     /// Whether a cluster is revoked now.

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod fleet;
+pub mod flows;
 pub mod generations;
 pub mod grpc;
 pub mod http;
@@ -19,6 +20,7 @@ mod listener;
 pub mod manifest;
 pub mod metrics;
 pub mod place;
+pub mod registry;
 pub mod secret;
 pub mod slots;
 pub mod view;
@@ -32,12 +34,15 @@ use rustls::ServerConfig;
 use store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::config::{Config, ConfigError, Paths, ServerFile};
 use crate::control::{Control, Shared};
+use crate::flows::Flows;
 use crate::listener::Routers;
 use crate::metrics::Metrics;
+use crate::registry::{Registry, RegistryError};
 use crate::secret::SecretError;
 
 /// The control plane.
@@ -71,6 +76,9 @@ pub enum BindError {
     /// TLS.
     #[error("TLS cannot be set up")]
     Tls(#[source] rustls::Error),
+    /// What the store holds of the fleet.
+    #[error("the fleet cannot be read from the database")]
+    Registry(#[from] RegistryError),
     /// The port.
     #[error("the server cannot listen on {0}")]
     Listen(SocketAddr, #[source] io::Error),
@@ -83,6 +91,9 @@ impl Server {
         let domain =
             TrustDomain::new(&file.trust_domain).map_err(|e| BindError::TrustDomain(file.trust_domain.clone(), e))?;
         let store = Store::open(&Paths::of(&config.data).database).await?;
+        let registry =
+            Registry::open(store.clone(), domain.as_str(), config.clock.clone(), config.limits).await?;
+        let flows = Flows::open(store.clone()).await?;
         let secrets = secret::load(&store, domain).await?;
         let tls = listener::tls(&secrets, config.clock.clone()).map_err(BindError::Tls)?;
         let wanted = config.listen.unwrap_or(file.listen);
@@ -96,6 +107,9 @@ impl Server {
             url: file.url(address.port()),
             clock: config.clock,
             metrics: Metrics::new(),
+            registry,
+            flows,
+            streams: TaskTracker::new(),
             stopping: CancellationToken::new(),
         });
         let grpc = grpc::routes(&control).into_axum_router();
@@ -125,7 +139,10 @@ impl Bound {
             info!("stopping");
             stopping.cancel();
         };
-        tokio::join!(served, stopped);
+        let registry = &self.control.registry;
+        tokio::join!(served, stopped, registry.follow(&stopping), registry.write_statuses(&stopping));
+        self.control.streams.close();
+        self.control.streams.wait().await;
         self.control.store.close().await;
     }
 }

@@ -175,8 +175,13 @@ impl Fleet {
     fn put_revocation(&mut self, object: &Object) -> Result<bool, String> {
         let spec: RevocationSpec = spec(object)?;
         let uid = object.metadata.uid.map(|uid| uid.to_string()).unwrap_or_default();
-        let entry = RevocationEntry { uid, spec };
-        Ok(self.revocations.insert(object.metadata.name.clone(), entry.clone()) != Some(entry))
+        let name = object.metadata.name.clone();
+        if self.revocations.get(&name).is_some_and(|before| before.uid == uid && before.spec == spec) {
+            return Ok(false);
+        }
+        let since = object.metadata.revision.unwrap_or_default().0;
+        self.revocations.insert(name, RevocationEntry { uid, since, spec });
+        Ok(true)
     }
 
     fn put_node(&mut self, object: &Object) -> Result<bool, String> {
@@ -210,7 +215,7 @@ impl Fleet {
             self.workloads.remove(&old);
         }
         let instance = Instance(instance);
-        let entry = WorkloadEntry { uid, name, at, instance, class, identity, addresses };
+        let entry = WorkloadEntry { uid, name, at, instance, class, identity, addresses, placed_revision: status.placed_revision };
         match self.workloads.insert(at, entry.clone()) {
             Some(before) if before == entry => Ok(false),
             Some(before) => {

@@ -1,0 +1,239 @@
+//! Statuses: what the system reports in documents, written by one idempotent loop.
+//!
+//! It is nudged by whatever may change a status and runs on a timer as well; it computes what every status ought to say
+//! and writes the difference in one transaction. What it writes is nothing that nodes are told.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use api::kind::cluster::ClusterSpec;
+use api::kind::external_network::ExternalNetworkSpec;
+use api::kind::node::NodeSpec;
+use api::kind::revocation::{CutReport, RevocationSpec, RevocationStatus};
+use api::kind::service::ServiceSpec;
+use api::kind::workload::{WorkloadSpec, WorkloadState};
+use api::kind::Spec;
+use api::object::ObjectKey;
+use api::sync as wire;
+use identity::ids::NodeId;
+use serde_json::{Map, Value, json};
+use store::document::Precondition;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::report::to_json;
+use super::{Registry, RegistryError};
+use crate::fleet::Fleet;
+use crate::place;
+
+/// Looks at all statuses this often even if nothing nudges.
+const EVERY: Duration = Duration::from_secs(30);
+/// A clock skew is written anew when it moved by so much.
+const SKEW_STEP_MS: i64 = 100;
+/// Rows of the cut report of one Revocation.
+const CUTS_MAX: usize = 10_000;
+
+/// Fields of a status that this loop owns, by document.
+type Desired = BTreeMap<ObjectKey, Map<String, Value>>;
+
+impl Registry {
+    /// Writes statuses until cancelled.
+    pub async fn write_statuses(&self, cancel: &CancellationToken) {
+        let mut written = Desired::new();
+        loop {
+            if let Err(cause) = self.write_statuses_once(&mut written).await {
+                warn!(error = &cause as &dyn std::error::Error, "cannot write statuses");
+                written.clear();
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = self.status_due.notified() => {}
+                () = tokio::time::sleep(EVERY) => {}
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(self.limits.status_delay) => {}
+            }
+        }
+    }
+
+    async fn write_statuses_once(&self, written: &mut Desired) -> Result<(), RegistryError> {
+        let open_tokens = self.open_tokens().await?;
+        let desired = self.desired(&open_tokens);
+        let due: Vec<_> = desired.iter().filter(|(key, fields)| written.get(*key) != Some(fields)).collect();
+        if !due.is_empty() {
+            let mut transaction = self.store.begin().await?;
+            for (key, fields) in due {
+                let Some(mut object) = transaction.get(key).await? else { continue };
+                let mut status = match object.status.take() {
+                    Some(Value::Object(status)) => status,
+                    _ => Map::new(),
+                };
+                status.extend(fields.clone());
+                object.status = Some(Value::Object(status));
+                transaction.put(&object, Precondition::None, self.now()).await?;
+            }
+            transaction.commit().await?;
+        }
+        *written = desired;
+        Ok(())
+    }
+
+    /// What a node cut off because of a revocation.
+    pub async fn cut(&self, node: NodeId, cut: &wire::Cut) -> Result<(), RegistryError> {
+        let (key, report) = {
+            let fleet = self.fleet();
+            let Some(name) = fleet.revocation_by_uid(&cut.revocation_uid) else { return Ok(()) };
+            let node_name = fleet.node(node).map(|n| n.name.clone()).unwrap_or_default();
+            let workload = fleet.workload_of(node, &cut.workload_uid).map_or_else(|| "?".to_owned(), |w| w.path());
+            let report = CutReport { node: node_name, workload, connections: cut.connections };
+            (ObjectKey::new(RevocationSpec::KIND, "/", name), report)
+        };
+        let mut transaction = self.store.begin().await?;
+        let Some(mut object) = transaction.get(&key).await? else { return Ok(()) };
+        let mut status: RevocationStatus =
+            object.status.take().and_then(|status| serde_json::from_value(status).ok()).unwrap_or_default();
+        let has_room = status.cut.len() < CUTS_MAX;
+        match status.cut.iter_mut().find(|c| c.node == report.node && c.workload == report.workload) {
+            Some(known) => known.connections = known.connections.saturating_add(report.connections),
+            None if has_room => status.cut.push(report),
+            None => {}
+        }
+        object.status = Some(to_json(&key, &status)?);
+        transaction.put(&object, Precondition::None, self.now()).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    fn desired(&self, open_tokens: &BTreeMap<String, u32>) -> Desired {
+        let fleet = self.fleet();
+        let mut desired = Desired::new();
+        self.put_nodes(&fleet, &mut desired);
+        self.put_clusters(&fleet, open_tokens, &mut desired);
+        self.put_workloads(&fleet, &mut desired);
+        self.put_revocations(&fleet, &mut desired);
+        put_declarations(&fleet, &mut desired);
+        desired
+    }
+
+    fn put_nodes(&self, fleet: &Fleet, desired: &mut Desired) {
+        let mut hosted: BTreeMap<NodeId, u32> = BTreeMap::new();
+        for workload in fleet.workloads() {
+            *hosted.entry(workload.at.node).or_default() += 1;
+        }
+        let subscriptions = self.subscriptions();
+        for (id, node) in fleet.nodes() {
+            let generation = fleet.node_keys.get(&id).and_then(|ring| ring.sending()).map_or(0, |(g, _)| g);
+            let mut fields = json!({
+                "connected": false,
+                "keyGeneration": generation,
+                "workloads": hosted.get(&id).copied().unwrap_or(0),
+            });
+            if let Some(s) = subscriptions.get(id) {
+                let known = json!({
+                    "connected": s.stream.is_some(),
+                    "lastSeen": s.last_seen.filter(|_| s.stream.is_none()).or(s.connected_at),
+                    "sentRevision": s.sent,
+                    "appliedRevision": s.applied,
+                    "appliedAt": s.applied_at,
+                    "rejected": s.rejected,
+                    "clockSkewMs": s.clock_skew_ms / SKEW_STEP_MS * SKEW_STEP_MS,
+                    "alarms": s.alarms().collect::<Vec<_>>(),
+                });
+                merge(&mut fields, known);
+            }
+            insert(desired, NodeSpec::KIND, "/", &node.name, fields);
+        }
+    }
+
+    fn put_clusters(&self, fleet: &Fleet, open_tokens: &BTreeMap<String, u32>, desired: &mut Desired) {
+        let connected: Vec<NodeId> = self.subscriptions().connected().map(|(id, _)| id).collect();
+        for name in fleet.clusters.keys() {
+            let of_cluster = || fleet.nodes().filter(|(_, n)| n.cluster == *name);
+            let fields = json!({
+                "nodes": of_cluster().count(),
+                "connected": of_cluster().filter(|(id, _)| connected.contains(id)).count(),
+                "openJoinTokens": open_tokens.get(name).copied().unwrap_or(0),
+            });
+            insert(desired, ClusterSpec::KIND, "/", name, fields);
+        }
+    }
+
+    fn put_workloads(&self, fleet: &Fleet, desired: &mut Desired) {
+        let applied = self.subscriptions().connected().map(|(_, applied)| applied).min().unwrap_or(0);
+        for workload in fleet.workloads() {
+            let revocation = fleet.revocation_of(workload).map(|(name, _)| name);
+            let state = match revocation {
+                Some(_) => WorkloadState::Revoked,
+                None if applied >= workload.placed_revision => WorkloadState::Live,
+                None => WorkloadState::Pending,
+            };
+            let fields = json!({"state": state, "revocation": revocation});
+            let name = format!("{}.{}", workload.name, workload.node());
+            insert(desired, WorkloadSpec::KIND, workload.identity.namespace().as_str(), &name, fields);
+        }
+    }
+
+    fn put_revocations(&self, fleet: &Fleet, desired: &mut Desired) {
+        let subscriptions = self.subscriptions();
+        for (name, revocation) in &fleet.revocations {
+            let hit = |w: &&crate::fleet::WorkloadEntry| fleet.revocation_of(w).is_some_and(|(n, _)| n == name);
+            let matched: Vec<String> = fleet.workloads().filter(hit).map(|w| w.path()).collect();
+            let (mut confirmed, mut pending) = (Vec::new(), Vec::new());
+            for (id, node) in fleet.nodes() {
+                match subscriptions.get(id) {
+                    Some(s) if s.applied >= revocation.since => confirmed.push(node.name.as_str()),
+                    Some(s) if s.stream.is_some() => pending.push(node.name.as_str()),
+                    _ => {}
+                }
+            }
+            let fields = json!({"matched": matched, "confirmed": confirmed, "pending": pending});
+            insert(desired, RevocationSpec::KIND, "/", name, fields);
+        }
+    }
+}
+
+/// Statuses that follow from documents alone.
+fn put_declarations(fleet: &Fleet, desired: &mut Desired) {
+    let declared = fleet.declared();
+    let workloads = fleet.workloads().map(|w| (w.at, &*w.identity));
+    for service in fleet.services.values() {
+        let (members, _) = place::members(service, workloads.clone(), &declared);
+        let members: Vec<String> =
+            members.workloads.iter().filter_map(|at| fleet.workload(*at)).map(|w| w.path()).collect();
+        let fields = json!({"members": members});
+        insert(desired, ServiceSpec::KIND, service.namespace.as_str(), &service.name, fields);
+    }
+    for (path, _) in fleet.postures.declared() {
+        let posture = fleet.rules.posture(path);
+        let fields = json!({
+            "mode": posture.mode.word(),
+            "ingress": posture.ingress.word(),
+            "egress": posture.egress.word(),
+            "encryption": posture.encryption.word(),
+            "onAgentLoss": posture.on_agent_loss.word(),
+        });
+        let key = ObjectKey::of_namespace(path.as_str());
+        insert(desired, &key.kind, &key.namespace, &key.name, fields);
+    }
+    let realms: std::collections::BTreeSet<&str> = fleet.clusters.iter().map(|(name, c)| c.realm_of(name)).collect();
+    let ours: std::collections::BTreeSet<_> =
+        realms.into_iter().flat_map(|realm| place::fleet_addresses(realm, &declared)).collect();
+    for network in fleet.networks.values() {
+        let covered = ours.iter().filter(|a| network.cidrs.iter().any(|cidr| cidr.contains(*a)));
+        let fields = json!({"coversFleet": covered.map(ToString::to_string).collect::<Vec<_>>()});
+        insert(desired, ExternalNetworkSpec::KIND, network.id.namespace().as_str(), network.id.name(), fields);
+    }
+}
+
+fn insert(desired: &mut Desired, kind: &str, namespace: &str, name: &str, fields: Value) {
+    if let Value::Object(fields) = fields {
+        desired.insert(ObjectKey::new(kind, namespace, name), fields);
+    }
+}
+
+fn merge(into: &mut Value, fields: Value) {
+    if let (Value::Object(into), Value::Object(fields)) = (into, fields) {
+        into.extend(fields);
+    }
+}
