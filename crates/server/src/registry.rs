@@ -39,6 +39,8 @@ const CLASS_MAX: u32 = 0x7FFF_FFFF;
 const SERVICE_MAX: u32 = u32::MAX;
 /// Looks at the clock this often even if nothing is known to change by itself.
 const TICK: Duration = Duration::from_secs(5);
+/// Waits at most so long for the fleet to follow a write.
+const CATCH_UP_MAX: Duration = Duration::from_secs(5);
 /// Waits this long after the database failed before it is read again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -98,8 +100,8 @@ pub struct Registry {
     nudge: Notify,
     /// A status may have to be written.
     status_due: Notify,
-    /// Where the feed is read from.
-    position: Mutex<Revision>,
+    /// Up to where the feed is in the fleet.
+    position: watch::Sender<Revision>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -127,7 +129,7 @@ impl Registry {
             changed,
             nudge: Notify::new(),
             status_due: Notify::new(),
-            position: Mutex::new(position),
+            position: watch::Sender::new(position),
         };
         registry.ensure_fleet_key().await?;
         registry.refresh_keys().await?;
@@ -158,6 +160,13 @@ impl Registry {
     /// Tells of every change of what nodes may be told: the fleet's revision.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Waits until what was committed at `revision` is in the fleet, so that whoever is told of it finds it there.
+    pub async fn caught_up(&self, revision: Revision) {
+        let mut position = self.position.subscribe();
+        // A server that stops, or a database that fails, is not waited for: the caller's work is stored.
+        let _ = tokio::time::timeout(CATCH_UP_MAX, position.wait_for(|at| *at >= revision)).await;
     }
 
     fn fleet_mut(&self) -> RwLockWriteGuard<'_, Fleet> {
@@ -194,23 +203,33 @@ impl Registry {
         }
     }
 
-    /// Applies everything that was committed, then tells streams.
+    /// Applies everything that was committed, then tells streams. What a failure leaves undone is done the next time.
     async fn catch_up(&self, commits: &mut watch::Receiver<Revision>) -> Result<(), RegistryError> {
         let head = *commits.borrow_and_update();
-        let mut changed = std::mem::take(&mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner));
-        if changed {
-            self.refresh_keys().await?;
+        // Taken before the documents are read: keys that are stored later set it again.
+        let touched = std::mem::take(&mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner));
+        let done = self.catch_up_to(head, touched).await;
+        if done.is_err() {
+            *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = true;
         }
-        changed |= self.apply_all().await?;
-        let position = *self.position.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut revision = position.max(head).0;
+        done
+    }
+
+    async fn catch_up_to(&self, head: Revision, touched: bool) -> Result<(), RegistryError> {
+        let mut changed = self.apply_all().await?;
+        if touched {
+            // After the documents: keys are kept only of nodes that are there.
+            self.refresh_keys().await?;
+            changed = true;
+        }
         let now = self.now();
-        if self.fleet_mut().set_now(now) && !changed {
-            // Time alone changed what holds: it needs a revision of its own.
+        changed |= self.fleet_mut().set_now(now);
+        let mut revision = head.max(*self.position.borrow()).0;
+        if changed && revision <= self.fleet().revision() {
+            // No write came with it, as when time alone changed what holds: it needs a revision of its own.
             let mut transaction = self.store.begin().await?;
             transaction.revision().await?;
             revision = transaction.commit().await?.0;
-            changed = true;
         }
         if changed {
             self.fleet_mut().set_revision(revision);
@@ -224,7 +243,7 @@ impl Registry {
 
     /// Applies every commit after the position. Returns whether nodes may be told something new.
     async fn apply_all(&self) -> Result<bool, RegistryError> {
-        let position = *self.position.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = *self.position.borrow();
         let mut feed = self.store.watch(position);
         let mut changed = false;
         loop {
@@ -265,7 +284,7 @@ impl Registry {
                 }
             }
         }
-        *self.position.lock().unwrap_or_else(PoisonError::into_inner) = commit.revision;
+        self.position.send_replace(commit.revision);
         if deleted_nodes {
             self.forget_deleted_nodes().await?;
         }
@@ -276,7 +295,7 @@ impl Registry {
         let trust_domain = self.fleet().trust_domain().to_owned();
         let (fleet, position) = load(&self.store, &trust_domain, self.now()).await?;
         *self.fleet_mut() = fleet;
-        *self.position.lock().unwrap_or_else(PoisonError::into_inner) = position;
+        self.position.send_replace(position);
         Ok(())
     }
 

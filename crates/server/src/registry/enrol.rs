@@ -195,8 +195,9 @@ impl Registry {
         put(&mut transaction, CERTIFIED, &id.to_string(), &Fingerprint::of(&point).to_string()).await?;
         token.spent = Some(now);
         put(&mut transaction, TOKENS, &hash, &token).await?;
-        transaction.commit().await?;
+        let revision = transaction.commit().await?;
         self.touch();
+        self.caught_up(revision).await;
         info!(node = %id, name, cluster = token.cluster, "node enrolled");
         Ok(Enrolled { id, name, cluster: token.cluster, issued })
     }

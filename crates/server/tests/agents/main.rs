@@ -1,0 +1,7 @@
+//! The server as agents see it: a real port, a real database, the real protocol.
+
+mod enrolment;
+mod keys;
+mod report;
+mod state;
+mod support;
