@@ -273,7 +273,9 @@ impl Fleet {
     /// How messages call the holder of an address.
     pub fn owner_name(&self, owner: Owner) -> String {
         match owner {
-            Owner::Node(id) => self.nodes.get(&id).map_or_else(|| format!("node {id}"), |n| format!("node `{}`", n.name)),
+            Owner::Node(id) => {
+                self.nodes.get(&id).map_or_else(|| format!("node {id}"), |n| format!("node `{}`", n.name))
+            }
             Owner::Workload(at) => {
                 self.workloads.get(&at).map_or_else(|| format!("workload {at}"), |w| format!("workload {}", w.path()))
             }

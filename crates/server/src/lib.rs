@@ -91,8 +91,7 @@ impl Server {
         let domain =
             TrustDomain::new(&file.trust_domain).map_err(|e| BindError::TrustDomain(file.trust_domain.clone(), e))?;
         let store = Store::open(&Paths::of(&config.data).database).await?;
-        let registry =
-            Registry::open(store.clone(), domain.as_str(), config.clock.clone(), config.limits).await?;
+        let registry = Registry::open(store.clone(), domain.as_str(), config.clock.clone(), config.limits).await?;
         let flows = Flows::open(store.clone()).await?;
         let secrets = secret::load(&store, domain).await?;
         let tls = listener::tls(&secrets, config.clock.clone()).map_err(BindError::Tls)?;

@@ -15,9 +15,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockW
 use std::time::Duration;
 
 use api::kind::KINDS;
+use api::kind::Spec;
 use api::kind::node::NodeSpec;
 use api::kind::service::ServiceSpec;
-use api::kind::Spec;
 use api::object::{ObjectKey, Revision};
 use identity::ids::NodeId;
 use jiff::Timestamp;

@@ -215,7 +215,16 @@ impl Fleet {
             self.workloads.remove(&old);
         }
         let instance = Instance(instance);
-        let entry = WorkloadEntry { uid, name, at, instance, class, identity, addresses, placed_revision: status.placed_revision };
+        let entry = WorkloadEntry {
+            uid,
+            name,
+            at,
+            instance,
+            class,
+            identity,
+            addresses,
+            placed_revision: status.placed_revision,
+        };
         match self.workloads.insert(at, entry.clone()) {
             Some(before) if before == entry => Ok(false),
             Some(before) => {

@@ -131,8 +131,7 @@ impl Known {
 fn allowed(rules: &RuleSet, fleet: &Fleet, networks: &BTreeMap<ExternalId, Vec<IpNet>>, row: &Row) -> Option<bool> {
     let client = known(fleet, networks, &row.shown().client)?;
     let server = known(fleet, networks, &row.shown().server)?;
-    let flow =
-        Flow { client: client.peer(), server: server.peer(), protocol: row.protocol(), port: row.shown().port };
+    let flow = Flow { client: client.peer(), server: server.peer(), protocol: row.protocol(), port: row.shown().port };
     Some(rules.decide(&flow).allowed)
 }
 

@@ -131,7 +131,14 @@ impl Table {
     }
 
     /// Takes a batch. Returns false if it was taken before.
-    pub fn take(&mut self, fleet: &Fleet, node: NodeId, process: &str, batch: &wire::FlowBatch, now: Timestamp) -> bool {
+    pub fn take(
+        &mut self,
+        fleet: &Fleet,
+        node: NodeId,
+        process: &str,
+        batch: &wire::FlowBatch,
+        now: Timestamp,
+    ) -> bool {
         if batch.sequence <= self.stored(node, process) {
             return false;
         }
@@ -198,7 +205,8 @@ impl Table {
     pub fn due(&mut self) -> Due {
         let rows = std::mem::take(&mut self.due_rows).into_iter().filter_map(|id| self.rows.get(&id).cloned());
         let batches = std::mem::take(&mut self.due_batches).into_iter();
-        let batches = batches.filter_map(|n| self.batches.get(&n).map(|(process, sequence)| (n, process.clone(), *sequence)));
+        let batches =
+            batches.filter_map(|n| self.batches.get(&n).map(|(process, sequence)| (n, process.clone(), *sequence)));
         Due { rows: rows.collect(), batches: batches.collect(), forgotten: std::mem::take(&mut self.due_forgotten) }
     }
 
@@ -392,7 +400,8 @@ impl Row {
         let proof = self.ingress.as_ref().or(self.egress.as_ref()).map_or(Proof::Unknown, |p| p.proof);
         let real = self.ingress.as_ref().or(self.egress.as_ref()).map_or(0, |p| p.report.port);
         let row = &mut self.shown;
-        (row.verdict, row.would, row.count, row.closed, row.proof, row.port) = (verdict, would, count, closed, proof, real);
+        (row.verdict, row.would, row.count, row.closed, row.proof, row.port) =
+            (verdict, would, count, closed, proof, real);
         row.bytes_to_server = to_server.unwrap_or(0);
         row.bytes_to_client = to_client.unwrap_or(0);
         row.dialled = self.egress.as_ref().and_then(|p| p.dialled.clone());
@@ -419,7 +428,8 @@ fn means(query: &FlowQuery, row: &FlowRow) -> bool {
 /// Whether a reference means this end: as of flow time, so that workloads that are gone are found, too.
 fn fits(text: &str, end: &FlowEnd) -> bool {
     let is = |field: &Option<String>, text: &str| field.as_deref() == Some(text);
-    if is(&end.workload, text) || is(&end.uid, text) || end.external.iter().any(|n| n == text) || is(&end.address, text) {
+    if is(&end.workload, text) || is(&end.uid, text) || end.external.iter().any(|n| n == text) || is(&end.address, text)
+    {
         return true;
     }
     let name = end.workload.as_deref().and_then(|path| path.rsplit('/').next());

@@ -76,11 +76,7 @@ struct UnderWay {
 
 impl Session {
     /// A stream of a node that was authenticated.
-    pub fn new(
-        control: Shared,
-        caller: Node,
-        outbound: mpsc::Sender<Result<wire::ServerMessage, Status>>,
-    ) -> Self {
+    pub fn new(control: Shared, caller: Node, outbound: mpsc::Sender<Result<wire::ServerMessage, Status>>) -> Self {
         let cancel = control.stopping.child_token();
         Self {
             control,
@@ -115,7 +111,9 @@ impl Session {
         let ended = self.serve(hello, &mut inbound).await;
         let replaced = self.control.registry.disconnect(self.node, self.number);
         match ended {
-            Ok(()) if replaced && !self.control.stopping.is_cancelled() => Err(refused_by(Code::Aborted, &code::REPLACED)),
+            Ok(()) if replaced && !self.control.stopping.is_cancelled() => {
+                Err(refused_by(Code::Aborted, &code::REPLACED))
+            }
             ended => ended,
         }
     }
@@ -228,7 +226,8 @@ impl Session {
         };
         let refused = match revoked {
             Some(revocation) => {
-                let refused = Refused::new(&code::NODE_REVOKED, format!("Revocation `{revocation}` takes this node out"));
+                let refused =
+                    Refused::new(&code::NODE_REVOKED, format!("Revocation `{revocation}` takes this node out"));
                 report.upserted.into_iter().map(|w| (w.uid, refused.clone())).collect()
             }
             None => registry.report(self.node, report).await.map_err(|e| self.failure(e))?,
@@ -318,7 +317,11 @@ impl Session {
             && fresh
         {
             let from = *from;
-            return if self.current < revision { self.settle_at(from, revision, Arc::clone(view)).await } else { Ok(()) };
+            return if self.current < revision {
+                self.settle_at(from, revision, Arc::clone(view)).await
+            } else {
+                Ok(())
+            };
         }
         let control = Arc::clone(&self.control);
         let registry = &control.registry;
@@ -327,11 +330,8 @@ impl Session {
         registry.subscribe(self.node, expires).await.map_err(|e| self.failure(e))?;
         let objects = digest(view.iter().map(|(key, value)| (key.as_str(), value.as_slice())));
         let seal = self.control.seal_key.seal(self.node, revision, expires, objects);
-        let seal = wire::Seal {
-            expires_unix_s: seal.expires_unix_s,
-            digest: seal.digest.to_vec(),
-            signature: seal.signature,
-        };
+        let seal =
+            wire::Seal { expires_unix_s: seal.expires_unix_s, digest: seal.digest.to_vec(), signature: seal.signature };
         match delta {
             Some((from, delta)) if len(&delta) <= CHUNK_LEN => {
                 let upserted = delta.upserted.into_iter().map(|(key, value)| wire::Object { key, value });

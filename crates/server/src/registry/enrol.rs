@@ -143,7 +143,8 @@ impl Registry {
         let mut bytes = [0; SECRET_LEN];
         OsRng.try_fill_bytes(&mut bytes).map_err(|_| TokenError::Random)?;
         let secret = URL_SAFE_NO_PAD.encode(bytes);
-        let token = Token { cluster: cluster.to_owned(), expires: now + ttl, node: node.map(str::to_owned), spent: None };
+        let token =
+            Token { cluster: cluster.to_owned(), expires: now + ttl, node: node.map(str::to_owned), spent: None };
         let expires = token.expires;
         put(&mut transaction, TOKENS, &hash(&secret), &token).await?;
         transaction.commit().await?;
@@ -190,8 +191,7 @@ impl Registry {
         // `verify_issued` has checked that the generation is at most 3.
         let ring = Ring::with_first(generation as u8, public, revision);
         key::put_node_ring(&mut transaction, id, &ring).await?;
-        let point = public_key_of(&issued.certificate)
-            .map_err(|e| Refused::new(&code::CSR_BAD, e.to_string()))?;
+        let point = public_key_of(&issued.certificate).map_err(|e| Refused::new(&code::CSR_BAD, e.to_string()))?;
         put(&mut transaction, CERTIFIED, &id.to_string(), &Fingerprint::of(&point).to_string()).await?;
         token.spent = Some(now);
         put(&mut transaction, TOKENS, &hash, &token).await?;
@@ -225,7 +225,8 @@ impl Registry {
         let mut transaction = self.store.begin().await?;
         let mut gone = Vec::new();
         for (key, value) in transaction.records(NODE_IDS).await? {
-            let (Ok(number), standing) = (key.parse::<u32>(), decode::<Standing<String>>(NODE_IDS, &key, &value)?) else {
+            let (Ok(number), standing) = (key.parse::<u32>(), decode::<Standing<String>>(NODE_IDS, &key, &value)?)
+            else {
                 continue;
             };
             if let (Standing::Bound { owner }, false) = (standing, enrolled.contains(&number)) {
@@ -295,7 +296,11 @@ async fn usable_token(transaction: &mut Transaction, hash: &str, now: Timestamp)
 }
 
 /// Removes tokens that are long spent or expired; how many of the cluster are still open.
-async fn forget_old_tokens(transaction: &mut Transaction, cluster: &str, now: Timestamp) -> Result<usize, RegistryError> {
+async fn forget_old_tokens(
+    transaction: &mut Transaction,
+    cluster: &str,
+    now: Timestamp,
+) -> Result<usize, RegistryError> {
     let mut open = 0;
     for (key, value) in transaction.records(TOKENS).await? {
         let token: Token = decode(TOKENS, &key, &value)?;

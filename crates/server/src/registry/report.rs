@@ -323,7 +323,13 @@ async fn write(
     if let Some(before) = before {
         // What did not change keeps its history, so that a repeated report writes nothing.
         status.since = before.since;
-        let same = WorkloadStatus { placed_revision: 0, state: WorkloadState::Pending, revocation: None, refused: None, ..before.clone() };
+        let same = WorkloadStatus {
+            placed_revision: 0,
+            state: WorkloadState::Pending,
+            revocation: None,
+            refused: None,
+            ..before.clone()
+        };
         if same == status && before.slot.is_some() {
             status = WorkloadStatus { refused: None, ..before };
         }

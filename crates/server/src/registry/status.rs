@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use api::kind::Spec;
 use api::kind::cluster::ClusterSpec;
 use api::kind::external_network::ExternalNetworkSpec;
 use api::kind::node::NodeSpec;
 use api::kind::revocation::{CutReport, RevocationSpec, RevocationStatus};
 use api::kind::service::ServiceSpec;
 use api::kind::workload::{WorkloadSpec, WorkloadState};
-use api::kind::Spec;
 use api::object::ObjectKey;
 use api::sync as wire;
 use identity::ids::NodeId;

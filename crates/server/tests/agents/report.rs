@@ -112,7 +112,15 @@ async fn a_deleted_node_disappears_everywhere() {
     two.until("nothing of it", |a| a.keys("peer/1/").is_empty() && a.keys("node-key/1/").is_empty()).await;
     let ended = one.ending().await.expect("its stream ends with a reason");
     assert!(ended.message().starts_with("E40"), "{ended:?}");
-    assert!(server.control.store.get(&api::object::ObjectKey::new("Workload", "/acme/eu-1", "web.n1")).await.unwrap().is_none());
+    assert!(
+        server
+            .control
+            .store
+            .get(&api::object::ObjectKey::new("Workload", "/acme/eu-1", "web.n1"))
+            .await
+            .unwrap()
+            .is_none()
+    );
 }
 
 fn flow(agent: &Agent, isn: u32) -> wire::Flow {

@@ -79,7 +79,8 @@ async fn a_revocation_reaches_every_node_and_says_what_it_did() {
     assert_eq!((&status["pending"], &status["matched"]), (&json!(["n2"]), &json!(["/acme/eu-1/web"])));
     two.acknowledge().await;
     server.status("Revocation", "/", "r", |s| s["confirmed"] == json!(["n1", "n2"])).await;
-    let cut = wire::Cut { revocation_uid: revoked.revocation_uid, workload_uid: uid(1), connections: 3, at_revision: 0 };
+    let cut =
+        wire::Cut { revocation_uid: revoked.revocation_uid, workload_uid: uid(1), connections: 3, at_revision: 0 };
     one.send(From::Cut(cut.clone())).await;
     one.send(From::Cut(cut)).await;
     let status = server.status("Revocation", "/", "r", |s| s["cut"][0]["connections"] == 6).await;

@@ -106,7 +106,13 @@ impl Running {
     }
 
     /// Waits until a document's status is as wanted.
-    pub(crate) async fn status(&self, kind: &str, namespace: &str, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn status(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Value {
         let key = ObjectKey::new(kind, namespace, name);
         let mut commits = self.control.store.commits();
         let found = tokio::time::timeout(LIMIT, async {

@@ -50,7 +50,10 @@ fn both_ends_reports_of_a_connection_are_one_row() {
     assert!(table.take(&fleet, node(3), "q", &batch(1, vec![report("ingress", "deny", 77)]), now()));
     let rows = all(&table);
     let [row] = &rows[..] else { panic!("{rows:?}") };
-    assert_eq!((row.client.workload.as_deref(), row.server.workload.as_deref()), (Some("/acme/eu-1/web"), Some("/acme/us-1/db")));
+    assert_eq!(
+        (row.client.workload.as_deref(), row.server.workload.as_deref()),
+        (Some("/acme/eu-1/web"), Some("/acme/us-1/db"))
+    );
     assert_eq!((row.verdict, row.port, row.dialled.as_deref()), (Verdict::Deny, 6379, Some("192.0.2.1:7000")));
     assert_eq!(row.egress.as_ref().unwrap().verdict, Verdict::Allow);
     assert_eq!(row.ingress.as_ref().unwrap().reason.as_deref(), Some("default-deny"));
@@ -151,7 +154,13 @@ fn rows_are_bounded_and_what_is_due_covers_every_change() {
 fn followers_get_every_changed_row_once_per_change() {
     let (fleet, mut table) = (fleet(), Table::default());
     let query = FlowQuery::default();
-    table.take(&fleet, node(1), "p", &batch(1, vec![report("egress", "allow", 5), report("egress", "allow", 6)]), now());
+    table.take(
+        &fleet,
+        node(1),
+        "p",
+        &batch(1, vec![report("egress", "allow", 5), report("egress", "allow", 6)]),
+        now(),
+    );
     let (rows, version) = table.changed_since(&query, 0, 1);
     assert_eq!(rows.len(), 1);
     let (rows, version) = table.changed_since(&query, version, 10);
