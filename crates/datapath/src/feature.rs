@@ -1,6 +1,7 @@
 //! What this kernel can do besides the baseline, found by trial.
 
 use libbpf_rs::{ProgramType, libbpf_sys};
+
 /// Abilities beyond the baseline (5.15). Each is tried by loading the program that needs it, never guessed from a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Feature {
@@ -32,6 +33,20 @@ impl Feature {
             Feature::SocketDestroy => "6.5",
             Feature::ListenerRepair => "6.12",
         }
+    }
+}
+
+/// A word that names no feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no such kernel feature")]
+pub struct UnknownFeature;
+
+impl std::str::FromStr for Feature {
+    type Err = UnknownFeature;
+
+    /// The inverse of [`Feature::label`].
+    fn from_str(label: &str) -> Result<Self, UnknownFeature> {
+        Feature::ALL.into_iter().find(|feature| feature.label() == label).ok_or(UnknownFeature)
     }
 }
 

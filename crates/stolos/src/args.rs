@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-pub(crate) use node::{AgentVerb, Doctor, Label, Run};
+pub(crate) use node::{AgentRun, AgentVerb, Dev, Doctor, Label, Run};
 pub(crate) use operator::{
-    Apply, ClusterVerb, Delete, Explain, ExplainFlow, Flows, Get, JoinToken, Revoke, RevokeTarget, Status, Verdict,
+    Apply, AuthorityVerb, ClusterVerb, Delete, Explain, ExplainFlow, Flows, Get, JoinToken, Revoke, RevokeTarget,
+    Status, Verdict,
 };
 pub(crate) use server::{ServerInit, ServerRun, ServerVerb};
 
@@ -27,7 +28,8 @@ pub(crate) mod value;
     disable_help_subcommand = true,
     arg_required_else_help = true
 )]
-#[command(after_help = "Every error has a code; `stolos explain code CODE` says what it means and what to do.")]
+#[command(after_help = "Every error has a code; `stolos explain code CODE` says what it means and what to do.\n\
+    New here? `stolos dev` brings up a server and an agent on this machine and says what to try.")]
 pub(crate) struct Args {
     /// What to do.
     #[command(subcommand)]
@@ -43,6 +45,8 @@ pub(crate) enum Verb {
     /// Run the node agent, and talk to the one on this machine
     #[command(subcommand, arg_required_else_help = true)]
     Agent(AgentVerb),
+    /// Try it all on this one machine: a server and an agent, gone again on Ctrl-C
+    Dev(Dev),
     /// Create or change objects from YAML or JSON manifests
     Apply(Apply),
     /// Show objects of one kind, or one object
@@ -67,6 +71,9 @@ pub(crate) enum Verb {
     Label(Label),
     /// Start a program as a workload of its own
     Run(Run),
+    /// Rotate the keys of the handshake
+    #[command(subcommand, arg_required_else_help = true)]
+    Authority(AuthorityVerb),
     /// Print the version
     Version,
 }

@@ -7,8 +7,10 @@ use crate::failure::{C, Failure, Outcome};
 
 mod agent;
 mod apply;
+mod authority;
 mod cluster;
 mod delete;
+mod dev;
 mod doctor;
 mod explain;
 mod flows;
@@ -25,8 +27,10 @@ pub(crate) fn run(verb: Verb) -> Outcome {
     match verb {
         Verb::Agent(verb) => agent::run(verb),
         Verb::Apply(args) => apply::run(args),
+        Verb::Authority(verb) => authority::run(verb),
         Verb::Cluster(verb) => cluster::run(verb),
         Verb::Delete(args) => delete::run(args),
+        Verb::Dev(args) => dev::run(args),
         Verb::Doctor(args) => doctor::run(args),
         Verb::Explain(verb) => explain::run(verb),
         Verb::Flows(args) => flows::run(args),

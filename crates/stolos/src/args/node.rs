@@ -25,6 +25,8 @@ pub(crate) struct Socket {
 /// Verbs of the node agent.
 #[derive(Debug, Subcommand)]
 pub(crate) enum AgentVerb {
+    /// Run the agent until SIGINT or SIGTERM; enforcement stays in the kernel when it ends
+    Run(AgentRun),
     /// Break-glass: take enforcement off this node (recorded, alarmed)
     #[command(after_help = "Example:\n  stolos agent detach --for 10m")]
     Detach {
@@ -52,6 +54,58 @@ pub(crate) enum AgentVerb {
         #[command(flatten)]
         format: Format,
     },
+}
+
+/// `stolos agent run`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  stolos agent run --join-token-file /etc/stolos/join-token\n  \
+    stolos agent run --state /etc/stolos/state.json     # no server: the whole state from a file")]
+pub(crate) struct AgentRun {
+    /// Join token for the first start (from `stolos cluster join-token`); not needed once enrolled
+    #[arg(long, value_name = "FILE", env = "STOLOS_JOIN_TOKEN_FILE", hide_env_values = true, conflicts_with = "state")]
+    pub(crate) join_token_file: Option<PathBuf>,
+    /// Enforce the state in this file, without any server
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+    /// Keys, and the last state from the server
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/stolos/agent",
+        env = "STOLOS_AGENT_DATA",
+        hide_env_values = true
+    )]
+    pub(crate) data: PathBuf,
+    /// The cgroup v2 directory below which workloads are enforced (default: where cgroup v2 is mounted)
+    #[arg(long, value_name = "DIR", env = "STOLOS_CGROUP_ROOT", hide_env_values = true)]
+    pub(crate) cgroup_root: Option<PathBuf>,
+    /// Where programs and maps are pinned, on a BPF file system
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/sys/fs/bpf/stolos",
+        env = "STOLOS_BPF_PIN",
+        hide_env_values = true
+    )]
+    pub(crate) bpf_pin: PathBuf,
+    /// The agent's socket
+    #[command(flatten)]
+    pub(crate) socket: Socket,
+    /// Workloads that are always there (YAML: name, cgroup or unit, labels), read anew when it changes
+    #[arg(long, value_name = "FILE", env = "STOLOS_WORKLOADS", hide_env_values = true)]
+    pub(crate) workloads: Option<PathBuf>,
+    /// Name to enrol under (default: the host name)
+    #[arg(long, value_name = "NAME", value_parser = value::name)]
+    pub(crate) node_name: Option<String>,
+    /// An address that this node's workloads share (default: those of its network); repeatable
+    #[arg(long = "node-address", value_name = "ADDR")]
+    pub(crate) node_addresses: Vec<std::net::IpAddr>,
+    /// Enforce what runs in no workload, too (ssh and system services included)
+    #[arg(long)]
+    pub(crate) protect_host: bool,
+    /// Treat a feature of the kernel as absent (as `stolos doctor` names it); repeatable
+    #[arg(long, value_name = "FEATURE")]
+    pub(crate) force_off: Vec<String>,
 }
 
 /// `stolos run`
@@ -112,4 +166,19 @@ pub(crate) struct Doctor {
     /// Form of the answer
     #[command(flatten)]
     pub(crate) format: Format,
+}
+
+/// `stolos dev`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  stolos dev\n  stolos dev --data ./stolos-dev    # kept for the next time")]
+pub(crate) struct Dev {
+    /// Keep server and agent data here (default: a temporary directory, removed at the end)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Address and port of the server
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7443")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// Server only: no agent, no root needed
+    #[arg(long)]
+    pub(crate) no_agent: bool,
 }

@@ -262,3 +262,25 @@ impl RevokeTarget {
         }
     }
 }
+
+/// Verbs of the authority.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuthorityVerb {
+    /// Have every node make a new handshake key; used once every peer has it
+    #[command(after_help = "Example:\n  stolos authority rotate-node-keys")]
+    RotateNodeKeys(Rotate),
+    /// Make a new fleet key (the filter for SYNs); used once every node has it
+    #[command(after_help = "Example:\n  stolos authority rotate-fleet-key")]
+    RotateFleetKey(Rotate),
+}
+
+/// A rotation of keys.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rotate {
+    /// How to reach the server
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// Form of the answer
+    #[command(flatten)]
+    pub(crate) format: Format,
+}

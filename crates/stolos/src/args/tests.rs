@@ -20,6 +20,8 @@ fn the_lines_others_rely_on_parse() {
     for line in [
         "stolos server init --data /d --listen 10.9.0.1:7443 --name control --name 10.9.0.1 --trust-domain example.net",
         "stolos server run --data /d --listen [::1]:7443",
+        "stolos agent run --join-token-file /t --data /d --cgroup-root /c --bpf-pin /b --socket /s",
+        "stolos agent run --state /f --cgroup-root /c --bpf-pin /b --socket /s",
         "stolos agent detach --for 10m",
         "stolos agent attach --socket /s",
         "stolos agent status -o json",
@@ -37,6 +39,9 @@ fn the_lines_others_rely_on_parse() {
         "stolos revoke workload web --reason leaked",
         "stolos label --socket /s web tier=front beta-",
         "stolos run --socket /s --name web --label app=web --label tier=a --namespace shop --wait 3s -- nginx -g x",
+        "stolos authority rotate-node-keys",
+        "stolos authority rotate-fleet-key -o json",
+        "stolos dev --data ./d",
         "stolos version",
     ] {
         if let Err(error) = parse(line) {
@@ -53,6 +58,7 @@ fn what_contradicts_itself_is_refused() {
         "stolos run -- ",
         "stolos run nginx",
         "stolos run --label @cluster=eu -- true",
+        "stolos agent run --state /f --join-token-file /t",
         "stolos delete",
         "stolos delete policy",
         "stolos delete policy web -f a.yaml",
@@ -66,6 +72,29 @@ fn what_contradicts_itself_is_refused() {
         "stolos get policy -o xml",
     ] {
         assert!(parse(line).is_err(), "{line}");
+    }
+}
+
+/// What the units of `deploy/` start is a command line that parses, and the variables they set are ones we read.
+#[test]
+fn units_start_what_there_is() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    let help = {
+        let mut pages = Vec::new();
+        let mut command = Args::command();
+        command.build();
+        help_pages(&mut command, &mut pages);
+        pages.into_iter().map(|(_, page)| page).collect::<String>()
+    };
+    for unit in ["stolos-server.service", "stolos-agent.service"] {
+        let text = std::fs::read_to_string(folder.join(unit)).expect("the unit is part of the repository");
+        let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
+        let start = value("ExecStart=").expect("a unit starts something");
+        assert!(parse(&start).is_ok(), "{unit}: {start}");
+        if let Some(variable) = value("Environment=") {
+            let name = variable.split('=').next().unwrap_or_default();
+            assert!(help.contains(&format!("[env: {name}]")), "{unit}: nothing reads {name}");
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! `stolos agent …`: talk to the agent of this machine.
+//! `stolos agent …`: run the agent, or talk to the one of this machine.
 
 use std::io::Write;
 
@@ -11,8 +11,11 @@ use crate::failure::Outcome;
 use crate::output::{Columns, Ink, Screen, age, printable};
 use crate::process;
 
+pub(crate) mod run;
+
 pub(crate) fn run(verb: AgentVerb) -> Outcome {
     match verb {
+        AgentVerb::Run(args) => run::run(args),
         AgentVerb::Detach { socket, period } => {
             let agent = AgentSocket::connectable(&socket.socket)?;
             let body = Detach { for_s: period.map(|period| period.as_secs().max(1)) };
