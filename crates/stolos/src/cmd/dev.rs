@@ -51,9 +51,12 @@ pub(crate) fn run(args: Dev) -> Outcome {
     process::start_log("warn")?;
     let temporary = match &args.data {
         Some(_) => None,
-        None => Some(tempfile::Builder::new().prefix("stolos-dev-").tempdir().map_err(|error| {
-            Failure::unwritable(&std::env::temp_dir(), &error)
-        })?),
+        None => Some(
+            tempfile::Builder::new()
+                .prefix("stolos-dev-")
+                .tempdir()
+                .map_err(|error| Failure::unwritable(&std::env::temp_dir(), &error))?,
+        ),
     };
     let data = match (&args.data, &temporary) {
         (Some(data), _) => std::path::absolute(data).unwrap_or_else(|_| data.clone()),
@@ -123,10 +126,7 @@ impl Plane {
 }
 
 fn fleet() -> ApplyRequest {
-    ApplyRequest {
-        sources: vec![Document { name: "fleet.yaml".to_owned(), text: FLEET.to_owned() }],
-        namespace: None,
-    }
+    ApplyRequest { sources: vec![Document { name: "fleet.yaml".to_owned(), text: FLEET.to_owned() }], namespace: None }
 }
 
 /// The agent of this machine.
@@ -144,7 +144,11 @@ impl Node {
         let request = JoinTokenRequest { ttl_s: Some(60), node: None };
         let token = plane.server()?.join_token(CLUSTER, &request).await?.token;
         let token = token.parse().map_err(|error: api::token::TokenError| {
-            Failure::new(C::ANSWER_STRANGE, format!("the server's join token: {error}"), "this is a defect; please report it")
+            Failure::new(
+                C::ANSWER_STRANGE,
+                format!("the server's join token: {error}"),
+                "this is a defect; please report it",
+            )
         })?;
         let cgroup = agent_run::cgroup_mount()?.join(PLACE);
         fs::create_dir_all(&cgroup).map_err(|error| {
@@ -220,8 +224,10 @@ fn invite(plane: &Plane, node: Option<&Node>, data: &Path) -> Outcome {
     screen.line(format!("  export STOLOS_SOCKET={}", node.socket.display()))?;
     screen.line("  stolos run --name web --label app=web -- python3 -m http.server 8080 &")?;
     screen.line("  stolos run --name shell --label app=shell -- curl -sS -o /dev/null http://127.0.0.1:8080/")?;
-    screen.line("  stolos flows                                  # one row, both identities, what enforcing would say")?;
-    screen.line("  stolos explain flow shell web:8080            # why, and the smallest rule that would allow it\n")?;
+    screen
+        .line("  stolos flows                                  # one row, both identities, what enforcing would say")?;
+    screen
+        .line("  stolos explain flow shell web:8080            # why, and the smallest rule that would allow it\n")?;
     screen.line("Then let policies bite:")?;
     screen.line(format!("  stolos apply --dry-run -f {}/enforce.yaml   # what would break", data.display()))?;
     screen.line(format!("  stolos apply -f {0}/allow.yaml -f {0}/enforce.yaml", data.display()))?;
