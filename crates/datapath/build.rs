@@ -1,11 +1,11 @@
-//! Compiles the kernel programs: one object per set of features, embedded by `src/object.rs`.
+//! Compiles the kernel programs: the core, and an object for each optional walk, embedded by `src/object.rs`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use libbpf_cargo::SkeletonBuilder;
 
-const OBJECTS: [&str; 1] = ["stolos"];
+const OBJECTS: [&str; 3] = ["stolos", "sweep", "repair"];
 
 /// The compiler: `$STOLOS_CLANG`, else the first of these that runs.
 fn clang() -> PathBuf {

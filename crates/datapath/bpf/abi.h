@@ -151,7 +151,8 @@ struct config {
 	__u8 fleet_generation;
 	__u8 own_generation;
 	__u8 marked; /* every socket older than the attach is marked */
-	__u32 pad;
+	__u8 end_older; /* connections older than the attach are judged by address and cut when refused */
+	__u8 pad[3];
 	__u64 pad2;
 };
 
@@ -273,7 +274,8 @@ struct pending {
 	__u8 flags; /* of the SYN */
 	__u8 cookie; /* the SYN-ACK was a SYN cookie */
 	__u32 seconds;
-	__u32 pad;
+	__u8 generation; /* the client's own */
+	__u8 pad[3];
 };
 
 /* sk_storage of every socket we saw. */
@@ -300,6 +302,8 @@ struct sock_state {
 	__u8 option_made;
 	__u8 opened; /* an open record was written */
 	__u8 option[OPTION_LEN];
+	__u8 generations; /* to send the ACK with: own << 2 | peer */
+	__u8 pad[3];
 };
 
 #define ROLE_NONE 0
@@ -353,4 +357,28 @@ struct event {
 	__u8 generations; /* own << 2 | peer, for unknown keys */
 	__u16 pad;
 	__u32 pad2;
+};
+
+/* What the sweep writes for each connection that it destroyed. */
+struct swept {
+	__u64 peer;
+	union addr remote;
+	union addr local;
+	__u32 stamp;
+	__u32 rule;
+	__u16 remote_port;
+	__u16 local_port;
+	__u8 reason;
+	__u8 proof;
+	__u8 direction;
+	__u8 pad;
+};
+
+/* What a walk over listeners writes for each of them. */
+struct listener {
+	union addr local;
+	__u32 stamp;
+	__u16 port;
+	__u8 labels;   /* it answers with identity */
+	__u8 repaired; /* it does since this walk */
 };

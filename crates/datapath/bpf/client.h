@@ -75,13 +75,14 @@ INLINE int accepted(struct sock_state *st, const struct packet *p, const struct 
 	st->flags &= ~SF_LABELLED;
 	if (d->proof == PROOF_PROVED) {
 		st->flags |= SF_LABELLED;
+		st->generations = option_peer(p->opt) << 2 | option_own(p->opt);
 		st->peer_flags = option_flags(p->opt);
 	}
 	st->verified = d->live;
 	return 1;
 }
 
-/* A MAC-valid answer: place, then verdict. An unknown place is asked for once, then refused. */
+/* A MAC-valid answer: place, then verdict. A place that does not fit is asked for once, then refused. */
 INLINE int client_proved(struct __sk_buff *skb, const struct config *cfg, struct packet *p, struct decision *d,
 			 struct local *l, struct sock_state *st)
 {
@@ -91,15 +92,15 @@ INLINE int client_proved(struct __sk_buff *skb, const struct config *cfg, struct
 	if (!peer)
 		return 0;
 	place = belongs(&p->src, d, ref_of(cfg, l));
-	if (place == NO_PLACE && !st->asked) {
-		st->asked = 1;
-		deny(d, R_UNKNOWN_PLACE);
-		if (!unknown(skb, p, d, l))
-			return 0;
-	} else if (place != AT_PLACE) {
+	if (place != AT_PLACE) {
 		deny(d, place == NO_PLACE ? R_UNKNOWN_PLACE : R_PLACE_MISMATCH);
-		if (!refused(skb, p, d, l, EF_RESET))
+		if (!st->asked) {
+			st->asked = 1;
+			if (!unknown(skb, p, d, l))
+				return 0;
+		} else if (!refused(skb, p, d, l, EF_RESET)) {
 			return 0;
+		}
 	} else {
 		judge_workload(d, cfg, l, peer);
 		if (!d->allow && !refused(skb, p, d, l, EF_RESET))
@@ -145,10 +146,10 @@ INLINE int client_syn_sent(struct __sk_buff *skb, const struct config *cfg, stru
 	deny(d, reason);
 	if (d->proof != PROOF_PROVED)
 		d->proof = PROOF_CLAIMED;
-	if (reason == R_KEY_UNKNOWN || reason == R_PEER_UNKNOWN) {
+	if (reason == R_KEY_UNKNOWN || reason == R_PEER_UNKNOWN || reason == R_PAIR_MAC_BAD) {
 		if (!unknown(skb, p, d, l))
 			return 0;
-	} else if (!refused(skb, p, d, l, 0)) {
+	} else if (!refused(skb, p, d, l, reason == R_FLAGS_MISMATCH ? EF_RESET : 0)) {
 		return 0;
 	}
 	return accepted(st, p, d);

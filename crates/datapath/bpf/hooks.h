@@ -146,3 +146,67 @@ int stolos_connect6(struct bpf_sock_addr *ctx)
 	to.w[3] = ONCE(ctx->user_ip6[3]);
 	return dial(ctx, &to);
 }
+
+/* Records and counts what a protected workload may not open. 1 = it observes only. */
+INLINE int refuse_socket(struct bpf_sock *sk, __u32 stamp, const struct local *l, __u8 reason, __u64 netns)
+{
+	struct decision d = { .stamp = stamp, .direction = EGRESS, .reason = reason };
+	bool would = !(l->flags & L_ENFORCE);
+	struct event *e;
+
+	d.proto = sk->protocol == PROTO_MPTCP ? PROTO_TCP : sk->protocol;
+	count_denial(&d, would);
+	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	if (e) {
+		fill_event(e, &d, E_REFUSED, would ? EF_WOULD : EF_EARLY);
+		e->netns = netns;
+		e->remote.d[0] = 0;
+		e->remote.d[1] = 0;
+		e->local.d[0] = 0;
+		e->local.d[1] = 0;
+		e->remote_port = 0;
+		e->local_port = 0;
+		bpf_ringbuf_submit(e, RB_NO_WAKEUP);
+	} else {
+		stage(S_NOTICE_LOST);
+	}
+	return would;
+}
+
+/* Rules 8 and 15: what would carry data around the handshake is not opened. Ping's raw sockets are. */
+SEC("cgroup/sock_create")
+int stolos_create(struct bpf_sock *sk)
+{
+	struct config *cfg = configuration();
+	__u32 stamp, protocol = sk->protocol;
+	bool raw = sk->type == SOCKET_RAW && protocol != PROTO_ICMP && protocol != PROTO_ICMPV6;
+	struct local *l;
+
+	if (!cfg || !cfg->live || (protocol != PROTO_MPTCP && !raw))
+		return 1;
+	stamp = stamp_of_current(cfg);
+	l = local_of(stamp);
+	if (!l)
+		return 1;
+	return refuse_socket(sk, stamp, l, raw ? R_RAW_SOCKET : R_MPTCP, bpf_get_netns_cookie(sk));
+}
+
+/* Rule 5: no data before proof, so no TCP Fast Open. */
+SEC("cgroup/setsockopt")
+int stolos_setsockopt(struct bpf_sockopt *ctx)
+{
+	struct config *cfg;
+	struct local *l;
+	__u32 stamp;
+
+	if (ctx->level != LEVEL_TCP || (ctx->optname != TCP_FASTOPEN && ctx->optname != TCP_FASTOPEN_CONNECT))
+		return 1;
+	cfg = configuration();
+	if (!cfg || !cfg->live || !ctx->sk)
+		return 1;
+	stamp = stamp_of_current(cfg);
+	l = local_of(stamp);
+	if (!l)
+		return 1;
+	return refuse_socket(ctx->sk, stamp, l, R_DATA_BEFORE_PROOF, bpf_get_netns_cookie(ctx));
+}

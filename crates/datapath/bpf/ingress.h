@@ -17,55 +17,33 @@ NOINLINE int restamp(struct __sk_buff *skb, struct sock_state *st, const struct 
 	return 0;
 }
 
-/* Verdict for a live connection under a new epoch, from what is stored of it. */
-NOINLINE int judge_again(struct decision *d, const struct sock_state *st, const struct local *l, const union addr *remote)
+/* A segment of a connection older than the attach: reported, and refused only when its time is over. */
+INLINE int older(struct __sk_buff *skb, struct sock_state *st, const struct config *cfg, struct packet *p,
+		 struct decision *d, struct local *l)
 {
-	const struct config *cfg = configuration();
-
-	if (!d || !st || !l || !cfg || !remote)
-		return 0;
-	d->peer = st->peer;
-	d->peer_instance = st->peer_instance;
-	d->stamp = st->stamp;
-	d->port = st->port;
-	d->proof = st->proof;
-	d->proto = PROTO_TCP;
-	d->direction = st->role == ROLE_SERVER ? INGRESS : EGRESS;
-	if (st->proof == PROOF_PROVED) {
-		struct peer *peer = bpf_map_lookup_elem(&peers, &d->peer);
-
-		if (!peer || peer->instance != st->peer_instance) {
-			deny(d, R_PEER_UNKNOWN);
+	judge_older(d, l, &p->src, (__u32)p->sport << 16 | p->dport);
+	if (!d->allow && (cfg->end_older || l->flags & L_REVOKED)) {
+		if (st->flags & SF_DENIED)
+			return 0;
+		if (!refused(skb, p, d, l, EF_CUT)) {
+			st->flags |= SF_DENIED;
 			return 0;
 		}
-		judge_workload(d, cfg, l, peer);
-		return 0;
+	} else if (!d->allow && !st->asked) {
+		st->asked = 1;
+		count_denial(d, 1);
+		record_packet(skb, p, d, E_REFUSED | EF_WOULD << 8);
 	}
-	if (st->proof == PROOF_CLAIMED) {
-		/* it passed only because the workload observed */
-		deny(d, l->flags & L_REVOKED ? R_REVOKED : st->reason);
-		return 0;
-	}
-	judge_external(d, l, remote);
-	return 0;
-}
-
-INLINE void keep(struct sock_state *st, const struct decision *d)
-{
-	st->rule = d->rule;
-	st->reason = d->reason;
-	st->would_allow = d->would_allow;
-	st->peer_class = d->class;
+	st->live = d->live;
+	return 1;
 }
 
 /* A segment of a connection without a verdict under this epoch. */
 INLINE int again(struct __sk_buff *skb, struct sock_state *st, const struct config *cfg, struct packet *p,
 		 struct decision *d, struct local *l)
 {
-	if (st->role == ROLE_OLDER) {
-		st->live = d->live;
-		return 1;
-	}
+	if (st->role == ROLE_OLDER)
+		return older(skb, st, cfg, p, d, l);
 	if (!st->verified) {
 		deny(d, R_NO_VERDICT);
 		if (!refused(skb, p, d, l, 0))

@@ -3,7 +3,7 @@
 #pragma once
 
 #define INLINE static __attribute__((always_inline)) inline
-#define NOINLINE static __attribute__((noinline))
+#define NOINLINE static __attribute__((noinline, unused))
 /* One load of its own: two neighbours merged into one are refused for a context. */
 #define ONCE(x) (*(const volatile __typeof__(x) *)&(x))
 

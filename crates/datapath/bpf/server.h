@@ -45,6 +45,7 @@ INLINE void pending_write(const struct config *cfg, const struct packet *p, cons
 	e->own_slot = l->slot;
 	e->flags = option_flags(p->opt);
 	e->cookie = 0;
+	e->generation = option_own(p->opt);
 	e->seconds = bpf_ktime_get_boot_ns() / 1000000000ULL;
 }
 
@@ -215,6 +216,8 @@ INLINE int server_ack(struct __sk_buff *skb, const struct config *cfg, struct pa
 
 	if (p->option == OPT_NONE) {
 		judge_external(d, l, &p->src);
+		if (d->reason == R_FLEET_ADDRESS_PLAIN)
+			d->reason = R_OPTION_MISSING;
 		if (!d->allow && !refused(skb, p, d, l, 0))
 			return 0;
 		hand_over(p, d, 0, 0);
@@ -228,7 +231,7 @@ INLINE int server_ack(struct __sk_buff *skb, const struct config *cfg, struct pa
 		deny(d, reason);
 		if (d->proof != PROOF_PROVED)
 			d->proof = PROOF_CLAIMED;
-		if (reason == R_KEY_UNKNOWN || reason == R_PEER_UNKNOWN)
+		if (reason == R_KEY_UNKNOWN || reason == R_PEER_UNKNOWN || reason == R_PAIR_MAC_BAD)
 			pass = unknown(skb, p, d, l);
 		else
 			pass = refused(skb, p, d, l, 0);

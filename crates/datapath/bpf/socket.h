@@ -264,12 +264,41 @@ NOINLINE int write_syn(struct bpf_sock_ops *ops, const struct config *cfg, const
 	if (!cfg || !l || !sequence_of(ops, &seq, &ack))
 		return 0;
 	t = time_now(cfg);
-	option_fill(opt, MESSAGE_SYN, 0, cfg->fleet_generation, 0, 0, t, ref_of(cfg, l));
+	option_fill(opt, MESSAGE_SYN, cfg->own_generation, cfg->fleet_generation, 0, 0, t, ref_of(cfg, l));
 	mac = mac_syn(&cfg->fleet[cfg->fleet_generation & 3], opt, seq, t);
 	opt[3] = mac;
 	opt[4] = mac >> 32;
 	if (bpf_store_hdr_opt(ops, opt, OPTION_LEN, 0) == 0)
 		stage(S_SYN_SENT);
+	return 0;
+}
+
+/* No key to answer this node with: the SYN-ACK goes out bare, the client drops it, and the key is asked for (rule 11). */
+NOINLINE int ask_for_key(const struct pending *e, __u32 client_isn)
+{
+	struct decision d = { .proto = PROTO_TCP, .direction = INGRESS, .proof = PROOF_CLAIMED, .reason = R_KEY_UNKNOWN };
+	struct event *event;
+
+	if (!e)
+		return 0;
+	d.peer = e->peer;
+	d.stamp = e->stamp;
+	d.port = e->local_port;
+	count_denial(&d, 0);
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event) {
+		stage(S_NOTICE_LOST);
+		return 0;
+	}
+	fill_event(event, &d, E_UNKNOWN, 0);
+	event->client_isn = client_isn;
+	event->generations = e->generation << 2;
+	event->remote = e->remote;
+	event->local.d[0] = 0;
+	event->local.d[1] = 0;
+	event->remote_port = e->remote_port;
+	event->local_port = e->local_port;
+	bpf_ringbuf_submit(event, RB_FORCE_WAKEUP);
 	return 0;
 }
 
@@ -297,13 +326,12 @@ NOINLINE int write_synack(struct bpf_sock_ops *ops, const struct config *cfg)
 	in.t = time_now(cfg);
 	node = in.to >> 16;
 	keys = bpf_map_lookup_elem(&nodes, &node);
-	if (!keys)
+	pair = (cfg->own_generation & 3) << 2 | (e->generation & 3);
+	if (!keys || !(keys->valid & (1 << pair))) {
+		ask_for_key(e, in.client_isn);
 		return 0;
-	pair = (keys->own_generation & 3) << 2 | (keys->peer_generation & 3);
-	if (!(keys->valid & (1 << pair)))
-		return 0;
-	option_fill(opt, MESSAGE_SYNACK, keys->own_generation, keys->peer_generation, e->flags, 0, in.t,
-		    (__u64)cfg->node << 16 | e->own_slot);
+	}
+	option_fill(opt, MESSAGE_SYNACK, pair >> 2, pair & 3, e->flags, 0, in.t, (__u64)cfg->node << 16 | e->own_slot);
 	mac = mac_pair(&keys->pairs[pair].tx, opt, &in);
 	opt[3] = mac;
 	opt[4] = mac >> 32;
@@ -332,13 +360,10 @@ NOINLINE int make_ack(struct sock_state *st, const struct config *cfg, const str
 	in.to_instance = st->peer_instance;
 	node = in.to >> 16;
 	keys = bpf_map_lookup_elem(&nodes, &node);
-	if (!keys)
+	pair = st->generations & 15;
+	if (!keys || !(keys->valid & (1 << pair)))
 		return 0;
-	pair = (keys->own_generation & 3) << 2 | (keys->peer_generation & 3);
-	if (!(keys->valid & (1 << pair)))
-		return 0;
-	option_fill(opt, MESSAGE_ACK, keys->own_generation, keys->peer_generation, st->peer_flags, 0, in.t,
-		    ref_of(cfg, l));
+	option_fill(opt, MESSAGE_ACK, pair >> 2, pair & 3, st->peer_flags, 0, in.t, ref_of(cfg, l));
 	mac = mac_pair(&keys->pairs[pair].tx, opt, &in);
 	opt[3] = mac;
 	opt[4] = mac >> 32;

@@ -2,23 +2,16 @@
 /* The kernel side of the datapath, one object. Start reading at ingress.h. */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>
-#include "abi.h"
-
-#define PENDING_ENTRIES 16384
-#define BURN_BUCKETS 131072
-
-#include "packet.h"
-#include "maps.h"
-#include "parse.h"
-#include "siphash.h"
-#include "mac.h"
-#include "judge.h"
-#include "record.h"
+#include "core.h"
 #include "burn.h"
 #include "server.h"
 #include "client.h"
+#include "again.h"
 #include "ingress.h"
+#include "egress.h"
 #include "socket.h"
 #include "hooks.h"
+#include "walk.h"
+#include "mark.h"
 
 char _license[] SEC("license") = "Dual MIT/GPL";

@@ -75,7 +75,7 @@ plain! {
     Key = 16 { k0: [u8; 8], k1: [u8; 8], }
     Config = 120 {
         live: u64, clock_offset_ns: i64, secret: [u64; 2], fleet: [Key; 4], node: u32, host: u32,
-        fleet_valid: u8, fleet_generation: u8, own_generation: u8, marked: u8, pad: u32, pad2: u64,
+        fleet_valid: u8, fleet_generation: u8, own_generation: u8, marked: u8, end_older: u8, pad: [u8; 3], pad2: u64,
     }
     Local = 24 { instance: u64, class: u32, generation: u16, slot: u16, flags: u32, pad: u32, }
     Peer = 16 { instance: u64, class: u32, flags: u32, }
@@ -94,6 +94,17 @@ plain! {
     DenialKey = 24 {
         peer: u64, rule: u32, stamp: u32, port: u16, proto: u8, direction: u8, reason: u8, would: u8, proof: u8, pad: u8,
     }
+    SockState = 96 {
+        live: u64, stamp_live: u64, peer: u64, peer_instance: u64, verified: u64,
+        stamp: u32, peer_class: u32, client_isn: u32, server_isn: u32, rule: u32, port: u16, role: u8, proof: u8,
+        reason: u8, would_allow: u8, asked: u8, flags: u8, peer_flags: u8, option_t: u8, option_made: u8, opened: u8,
+        option: [u8; 20], generations: u8, pad: [u8; 3],
+    }
+    Swept = 56 {
+        peer: u64, remote: Addr, local: Addr, stamp: u32, rule: u32, remote_port: u16, local_port: u16,
+        reason: u8, proof: u8, direction: u8, pad: u8,
+    }
+    Listener = 24 { local: Addr, stamp: u32, port: u16, labels: u8, repaired: u8, }
     Event = 112 {
         boot_ns: u64, netns: u64, peer: u64, bytes_in: u64, bytes_out: u64, remote: Addr, local: Addr,
         client_isn: u32, server_isn: u32, stamp: u32, class: u32, rule: u32,
@@ -138,13 +149,14 @@ pub(crate) const EVENT_WOULD: u8 = 1;
 pub(crate) const EVENT_RESET: u8 = 2;
 pub(crate) const EVENT_EARLY: u8 = 4;
 pub(crate) const EVENT_CUT: u8 = 8;
+pub(crate) const ROLE_EXEMPT: u8 = 6;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// The C names of the structs, by the Rust ones.
-    const NAMES: [(&str, &str); 18] = [
+    const NAMES: [(&str, &str); 21] = [
         ("Key", "key128"),
         ("Config", "config"),
         ("Local", "local"),
@@ -162,6 +174,9 @@ mod tests {
         ("NetworkKey", "network_key"),
         ("Network", "network"),
         ("DenialKey", "denial_key"),
+        ("SockState", "sock_state"),
+        ("Swept", "swept"),
+        ("Listener", "listener"),
         ("Event", "event"),
     ];
 
@@ -170,10 +185,11 @@ mod tests {
         use libbpf_rs::HasSize;
         use libbpf_rs::btf::{Btf, types::MemberAttr, types::Struct};
 
-        let btf = Btf::from_path(concat!(env!("OUT_DIR"), "/stolos.bpf.o")).expect("the object has BTF");
+        let core = Btf::from_path(concat!(env!("OUT_DIR"), "/stolos.bpf.o")).expect("the object has BTF");
+        let sweep = Btf::from_path(concat!(env!("OUT_DIR"), "/sweep.bpf.o")).expect("the object has BTF");
         for (rust, size, fields) in layouts() {
             let c = NAMES.iter().find(|(name, _)| *name == rust).unwrap_or_else(|| panic!("{rust} has no C name")).1;
-            let of_c: Struct<'_> = btf.type_by_name(c).unwrap_or_else(|| panic!("no struct {c} in BTF"));
+            let of_c: Struct<'_> = core.type_by_name(c).or_else(|| sweep.type_by_name(c)).unwrap_or_else(|| panic!("no struct {c} in BTF"));
             assert_eq!(of_c.size(), size, "{rust}");
             let members: Vec<(String, usize)> = of_c
                 .iter()

@@ -36,6 +36,9 @@ pub enum ApplyError {
     /// A fleet key generation outside 0..=3, or one without a key.
     #[error("no fleet key of generation {0} to send with")]
     FleetGeneration(u8),
+    /// Outgoing segments of what the state refuses could not be stopped.
+    #[error("the check of outgoing segments cannot be attached")]
+    Egress(#[source] Box<crate::attach::AttachError>),
 }
 
 /// What an application did.
@@ -99,6 +102,9 @@ impl Datapath {
             self.fill(bank, &tables.policy)?;
         }
         self.add(&tables, &locals)?;
+        if before.live != 0 {
+            self.attach_egress().map_err(|error| ApplyError::Egress(Box::new(error)))?;
+        }
         self.page.write(&config);
         let epoch = (before.live >> 1) + 1;
         self.page.set_live(epoch << 1 | u64::from(bank));

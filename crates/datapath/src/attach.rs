@@ -6,32 +6,38 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand;
 use libbpf_rs::query::LinkTypeInfo;
-use libbpf_rs::{Link, MapCore, MapHandle, Object, ProgramMut};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, Object, ProgramMut};
 
-use crate::abi;
+use crate::abi::{self, Plain};
 use crate::apply::Live;
 use crate::bpffs::{self, BpffsError};
 use crate::capacity::Capacity;
 use crate::event::{Events, EventsError};
-use crate::feature::Feature;
+use crate::feature::{Feature, errno_from_connect};
 use crate::object::{self, LoadError, is_pinned, load_core, map_path};
 use crate::page::Page;
+use crate::walk::Walks;
 
 /// Layout of the pinned maps. Programs of another layout live beside these until they are detached.
 const LAYOUT: &str = "v1";
 
 /// Programs on the cgroup, in the order of attachment: writers before the gate, so that nothing is refused unlabelled.
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("stolos_socket", "socket"),
+    ("stolos_create", "create"),
+    ("stolos_setsockopt", "setsockopt"),
     ("stolos_connect4", "connect4"),
     ("stolos_connect6", "connect6"),
     ("stolos_ingress", "ingress"),
 ];
+
+/// The program that is attached only while live connections may have to be stopped (PROTOCOL rule 14).
+const EGRESS: (&str, &str) = ("stolos_egress", "egress");
 
 /// Where and how to attach.
 #[derive(Clone, Debug)]
@@ -121,6 +127,11 @@ pub struct DetachError {
     source: io::Error,
 }
 
+/// The kernel did not take the mark: the socket stays as any other.
+#[derive(Debug, thiserror::Error)]
+#[error("the socket cannot be exempted")]
+pub struct ExemptError(#[source] libbpf_rs::Error);
+
 /// Handles of the maps that user space touches.
 pub(crate) struct Maps {
     pub(crate) workloads: MapHandle,
@@ -134,6 +145,7 @@ pub(crate) struct Maps {
     pub(crate) networks: MapHandle,
     pub(crate) denials: MapHandle,
     pub(crate) stages: MapHandle,
+    pub(crate) socks: MapHandle,
 }
 
 /// The datapath of one node. Dropping it leaves it in force; [`Datapath::detach`] removes it.
@@ -142,11 +154,12 @@ pub struct Datapath {
     pub(crate) page: Page,
     pub(crate) live: Live,
     pub(crate) events: Events,
+    pub(crate) walks: Walks,
     features: BTreeSet<Feature>,
     taken_over: bool,
+    cgroup: File,
     pin: PathBuf,
-    /// Programs and maps live in it; kept so that the object's own descriptors stay open.
-    _object: Object,
+    object: Object,
 }
 
 impl Datapath {
@@ -163,8 +176,9 @@ impl Datapath {
                 .map_err(AttachError::Bpffs)?;
         }
         let cgroup = open_cgroup(&options.cgroup)?;
-        let features: BTreeSet<Feature> =
-            Feature::present().into_iter().filter(|feature| !options.force_off.contains(feature)).collect();
+        let wanted = |feature: &Feature| !options.force_off.contains(feature);
+        let mut features: BTreeSet<Feature> =
+            [Feature::ErrnoFromConnect].into_iter().filter(|f| wanted(f) && errno_from_connect()).collect();
         let taken_over = map_path(&maps_dir, "config").exists();
         let mut object = load_core(&maps_dir, &options.capacity, &features)?;
         pin_maps(&mut object, &maps_dir)?;
@@ -178,9 +192,43 @@ impl Datapath {
             attach_program(&of, &cgroup, &links_dir.join(link), &options.pin)
                 .map_err(|error| error.into_attach(program))?;
         }
+        let walks = Walks::load(&object, &maps_dir, wanted)?;
+        features.extend(walks.features());
         let live = Live::read(&maps, &page.read());
         let events = Events::open(&object::handle(&object, "events")?)?;
-        Ok(Self { maps, page, live, events, features, taken_over, pin: options.pin, _object: object })
+        let pin = options.pin;
+        let datapath = Self { maps, page, live, events, walks, features, taken_over, cgroup, pin, object };
+        if datapath.egress_path().exists() || !datapath.features.contains(&Feature::SocketDestroy) {
+            datapath.attach_egress()?;
+        }
+        Ok(datapath)
+    }
+
+    fn egress_path(&self) -> PathBuf {
+        self.pin.join(LAYOUT).join("links").join(EGRESS.1)
+    }
+
+    /// Stops what the next epoch refuses from sending on, until [`Datapath::settled`].
+    pub(crate) fn attach_egress(&self) -> Result<(), AttachError> {
+        let program = program_of(&self.object, EGRESS.0);
+        attach_program(&program, &self.cgroup, &self.egress_path(), &self.pin).map_err(|e| e.into_attach(EGRESS.0))
+    }
+
+    /// To be called when every network namespace was swept after an [`Datapath::apply`]: the check of outgoing segments,
+    /// which costs each of them some 100 ns, is taken off until the next change. Without the ability to destroy sockets it stays.
+    pub fn settled(&mut self) -> Result<(), DetachError> {
+        let path = self.egress_path();
+        if !self.features.contains(&Feature::SocketDestroy) || !path.exists() {
+            return Ok(());
+        }
+        remove(&path)
+    }
+
+    /// Leaves a socket of the agent's own alone: whatever it connects to or accepts passes, without identity.
+    pub fn exempt(&self, socket: BorrowedFd<'_>) -> Result<(), ExemptError> {
+        let state = abi::SockState { role: abi::ROLE_EXEMPT, ..Default::default() };
+        let fd = socket.as_raw_fd() as u32;
+        self.maps.socks.update(fd.bytes(), state.bytes(), MapFlags::ANY).map_err(ExemptError)
     }
 
     /// What this kernel gives and the options left on.
@@ -200,6 +248,7 @@ impl Datapath {
         for (_, link) in PROGRAMS.iter().rev() {
             remove(&root.join("links").join(link))?;
         }
+        drop(self.walks);
         for dir in ["links", "maps"] {
             let dir = root.join(dir);
             for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
@@ -242,7 +291,7 @@ fn pin_maps(object: &mut Object, dir: &Path) -> Result<(), AttachError> {
     Ok(())
 }
 
-fn program_of<'o>(object: &'o Object, name: &str) -> ProgramMut<'o> {
+pub(crate) fn program_of<'o>(object: &'o Object, name: &str) -> ProgramMut<'o> {
     object.progs_mut().find(|program| program.name() == name).unwrap_or_else(|| panic!("BUG: no program {name}"))
 }
 
@@ -292,6 +341,7 @@ impl Maps {
             networks: map("networks")?,
             denials: map("denials")?,
             stages: map("stages")?,
+            socks: map("socks")?,
         })
     }
 }

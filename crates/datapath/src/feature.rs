@@ -66,4 +66,7 @@ impl Feature {
 
 fn helper_works(program: ProgramType, helper: libbpf_sys::bpf_func_id) -> bool {
     program.is_helper_supported(helper).unwrap_or(false)
+/// Whether connect() hooks can choose the errno.
+pub(crate) fn errno_from_connect() -> bool {
+    ProgramType::CgroupSockAddr.is_helper_supported(libbpf_sys::BPF_FUNC_set_retval).unwrap_or(false)
 }

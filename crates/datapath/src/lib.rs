@@ -17,9 +17,10 @@ mod page;
 pub mod refuse;
 pub mod state;
 mod tables;
+pub mod walk;
 mod write;
 
 pub use apply::{Applied, ApplyError};
-pub use attach::{AttachError, Datapath, Options};
+pub use attach::{AttachError, Datapath, DetachError, ExemptError, Options};
 pub use tables::StateError;
 pub use write::WriteError;

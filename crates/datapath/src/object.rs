@@ -13,6 +13,8 @@ use crate::feature::Feature;
 struct Aligned<T: ?Sized>(T);
 
 static CORE: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/stolos.bpf.o")));
+static SWEEP: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/sweep.bpf.o")));
+static REPAIR: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/repair.bpf.o")));
 
 const FEATURES_SECTION: &str = ".rodata.features";
 
@@ -76,6 +78,24 @@ pub(crate) fn load_core(maps: &Path, capacity: &Capacity, features: &BTreeSet<Fe
         }
         if let Some((_, size)) = capacity.of_maps().iter().find(|(of, _)| *of == name) {
             map.set_max_entries(*size).map_err(|source| LoadError::Size { map: name, source })?;
+        }
+    }
+    object.load().map_err(LoadError::Kernel)
+}
+
+/// Loads the programs of an optional feature on the maps that are pinned already. The error says why the kernel has it not.
+pub(crate) fn load_optional(feature: Feature, maps: &Path) -> Result<Object, LoadError> {
+    let bytes = match feature {
+        Feature::SocketDestroy => &SWEEP.0,
+        Feature::ListenerRepair => &REPAIR.0,
+        Feature::ErrnoFromConnect => panic!("BUG: this feature has no object"),
+    };
+    let mut object = open(bytes)?;
+    for mut map in object.maps_mut() {
+        let name = map.name().to_string_lossy().into_owned();
+        if is_pinned(&name) {
+            let path = map_path(maps, &name);
+            map.reuse_pinned_map(&path).map_err(|source| LoadError::Layout { path, source })?;
         }
     }
     object.load().map_err(LoadError::Kernel)

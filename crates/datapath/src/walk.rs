@@ -1,0 +1,209 @@
+//! Walks over the TCP sockets of a network namespace: sweep, repair, and the mark at the attach.
+//!
+//! The kernel walks the namespace of the thread that opens the walk, so each runs on a short-lived thread of its own that
+//! enters the namespace first.
+
+use std::io::{self, Read as _};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use libbpf_rs::{Link, Object, libbpf_sys};
+use policy::reason::Reason;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::abi::{self, Plain};
+use crate::attach::{Datapath, program_of};
+use crate::event::{Local, Peer, Proof, direction_of, proof_of, workload_of};
+use crate::feature::Feature;
+use crate::object::{LoadError, load_optional};
+use crate::state::Direction;
+
+/// Why a walk did not happen or not end.
+#[derive(Debug, thiserror::Error)]
+pub enum WalkError {
+    /// The kernel cannot, or the feature is forced off.
+    #[error("this kernel has no {label}", label = .0.label())]
+    Absent(Feature),
+    /// No thread.
+    #[error("no thread for the walk")]
+    Thread(#[source] io::Error),
+    /// The namespace cannot be entered.
+    #[error("the network namespace cannot be entered")]
+    Enter(#[source] io::Error),
+    /// The kernel did not start or finish the walk.
+    #[error("the walk over the sockets failed")]
+    Walk(#[source] io::Error),
+}
+
+/// A live connection that the sweep destroyed; its ends got a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The local workload.
+    pub local: Local,
+    /// Its side.
+    pub direction: Direction,
+    /// The other end.
+    pub peer: Peer,
+    /// What `peer` rests on.
+    pub proof: Proof,
+    /// Why.
+    pub reason: Option<Reason>,
+    /// The deciding rule's number, 0 = none.
+    pub rule: u32,
+    /// The local address and port.
+    pub local_address: SocketAddr,
+    /// The remote address and port.
+    pub remote_address: SocketAddr,
+}
+
+/// What a sweep of one namespace did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SweepReport {
+    /// Every connection that was destroyed.
+    pub cut: Vec<Cut>,
+}
+
+/// A listening TCP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The workload in whose cgroup it was created.
+    pub local: Local,
+    /// What it is bound to.
+    pub address: SocketAddr,
+    /// It answers with identity. If not, workloads of enforcing peers cannot connect to it.
+    pub labels: bool,
+    /// It does since this walk.
+    pub repaired: bool,
+}
+
+/// What a repair (or a look, where there is no repair) found in one namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RepairReport {
+    /// Every listening TCP socket.
+    pub listeners: Vec<Listener>,
+}
+
+/// The programs that walk.
+pub(crate) struct Walks {
+    mark: Link,
+    sweep: Option<Walk>,
+    repair: Option<Walk>,
+}
+
+struct Walk {
+    link: Link,
+    _object: Object,
+}
+
+impl Walks {
+    /// Loads each walk that is wanted and that the kernel takes.
+    pub(crate) fn load(core: &Object, maps: &Path, wanted: impl Fn(&Feature) -> bool) -> Result<Self, LoadError> {
+        let mark = program_of(core, "stolos_mark").attach().map_err(LoadError::Kernel)?;
+        let load = |feature: Feature, program: &str| {
+            if !wanted(&feature) {
+                return None;
+            }
+            let object = load_optional(feature, maps).inspect_err(|error| tracing::info!(feature = feature.label(), %error, "not in this kernel")).ok()?;
+            let link = program_of(&object, program).attach().ok()?;
+            Some(Walk { link, _object: object })
+        };
+        let sweep = load(Feature::SocketDestroy, "stolos_sweep");
+        let repair = load(Feature::ListenerRepair, "stolos_repair");
+        Ok(Self { mark, sweep, repair })
+    }
+
+    pub(crate) fn features(&self) -> impl Iterator<Item = Feature> {
+        let sweep = self.sweep.as_ref().map(|_| Feature::SocketDestroy);
+        sweep.into_iter().chain(self.repair.as_ref().map(|_| Feature::ListenerRepair))
+    }
+}
+
+/// Runs a walk inside a namespace and gives what its program wrote.
+fn run<R: Plain>(link: &Link, netns: BorrowedFd<'_>) -> Result<Vec<R>, WalkError> {
+    let walk = || {
+        move_into_link_name_space(netns, Some(LinkNameSpaceType::Network)).map_err(|e| WalkError::Enter(e.into()))?;
+        use std::os::fd::AsFd as _;
+        // SAFETY: a plain system call on a descriptor that `link` keeps open; the result is checked below.
+        let fd = unsafe { libbpf_sys::bpf_iter_create(link.as_fd().as_raw_fd()) };
+        if fd < 0 {
+            return Err(WalkError::Walk(io::Error::from_raw_os_error(-fd)));
+        }
+        // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
+        let mut file = std::fs::File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(WalkError::Walk)?;
+        Ok(bytes)
+    };
+    let bytes = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("walk".into()).spawn_scoped(scope, walk);
+        thread.map_err(WalkError::Thread)?.join().expect("BUG: the walk does not panic")
+    })?;
+    Ok(bytes.chunks_exact(size_of::<R>()).filter_map(R::read).collect())
+}
+
+impl Datapath {
+    /// Judges every connection of a namespace under what is live now, and destroys those that are refused.
+    ///
+    /// One namespace per call; call it for each after an [`Datapath::apply`] that may refuse more than before, then
+    /// [`Datapath::settled`]. Errors: [`WalkError::Absent`] before Linux 6.5: refused connections then only fall silent.
+    pub fn sweep(&self, netns: BorrowedFd<'_>) -> Result<SweepReport, WalkError> {
+        let walk = self.walks.sweep.as_ref().ok_or(WalkError::Absent(Feature::SocketDestroy))?;
+        let cut = run::<abi::Swept>(&walk.link, netns)?.iter().map(|raw| self.cut(raw)).collect();
+        Ok(SweepReport { cut })
+    }
+
+    /// Makes listeners that are older than the attach answer with identity (6.12), and tells of every listener.
+    ///
+    /// Errors: [`WalkError::Absent`] where the kernel cannot: ask [`Datapath::listeners`] which ones must be restarted.
+    pub fn repair_listeners(&self, netns: BorrowedFd<'_>) -> Result<RepairReport, WalkError> {
+        let walk = self.walks.repair.as_ref().ok_or(WalkError::Absent(Feature::ListenerRepair))?;
+        self.report(&walk.link, netns)
+    }
+
+    /// Every listening TCP socket of a namespace. Also marks its connections as older than the attach, until
+    /// [`Datapath::all_marked`].
+    pub fn listeners(&self, netns: BorrowedFd<'_>) -> Result<RepairReport, WalkError> {
+        self.report(&self.walks.mark, netns)
+    }
+
+    /// From now on a socket that the programs never saw is no longer taken for one older than the attach, but refused
+    /// (PROTOCOL rule 7). To be called after [`Datapath::listeners`] on every namespace.
+    pub fn all_marked(&mut self) {
+        let config = abi::Config { marked: 1, ..self.page.read() };
+        self.page.write(&config);
+    }
+
+    /// Ends the time in which connections older than the attach pass although their address would be refused.
+    /// The next packet or sweep cuts those.
+    pub fn end_older(&mut self, end: bool) {
+        let config = abi::Config { end_older: end.into(), ..self.page.read() };
+        self.page.write(&config);
+    }
+
+    fn report(&self, link: &Link, netns: BorrowedFd<'_>) -> Result<RepairReport, WalkError> {
+        let listeners = run::<abi::Listener>(link, netns)?
+            .iter()
+            .map(|raw| Listener {
+                local: self.live.locals.named(raw.stamp),
+                address: SocketAddr::new(IpAddr::from(raw.local), raw.port),
+                labels: raw.labels != 0,
+                repaired: raw.repaired != 0,
+            })
+            .collect();
+        Ok(RepairReport { listeners })
+    }
+
+    fn cut(&self, raw: &abi::Swept) -> Cut {
+        Cut {
+            local: self.live.locals.named(raw.stamp),
+            direction: direction_of(raw.direction),
+            peer: workload_of(raw.peer).map_or(Peer::Unknown, Peer::Workload),
+            proof: proof_of(raw.proof),
+            reason: Reason::from_byte(raw.reason),
+            rule: raw.rule,
+            local_address: SocketAddr::new(IpAddr::from(raw.local), raw.local_port),
+            remote_address: SocketAddr::new(IpAddr::from(raw.remote), raw.remote_port),
+        }
+    }
+}
