@@ -61,7 +61,8 @@ fn rule_14_a_revoked_workload_loses_its_connections_and_both_ends_see_a_reset() 
     for to in pair.addresses() {
         serving.listen(to.ip(), PORT)?;
     }
-    let live: Vec<_> = pair.addresses().into_iter().map(|to| asking.connect(to, LIMIT)?.map_err(Into::into)).collect::<Result<_>>()?;
+    let live: Vec<_> =
+        pair.addresses().into_iter().map(|to| asking.connect(to, LIMIT)?.map_err(Into::into)).collect::<Result<_>>()?;
     for connection in &live {
         connection.exchange(LIMIT)??;
     }
