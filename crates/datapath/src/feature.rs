@@ -50,22 +50,6 @@ impl std::str::FromStr for Feature {
     }
 }
 
-impl Feature {
-    /// Those that the kernel has, each found by trying.
-    pub(crate) fn present() -> Vec<Feature> {
-        Feature::ALL.into_iter().filter(|feature| feature.works()).collect()
-    }
-
-    fn works(self) -> bool {
-        match self {
-            Feature::ErrnoFromConnect => helper_works(ProgramType::CgroupSockAddr, libbpf_sys::BPF_FUNC_set_retval),
-            Feature::SocketDestroy | Feature::ListenerRepair => false,
-        }
-    }
-}
-
-fn helper_works(program: ProgramType, helper: libbpf_sys::bpf_func_id) -> bool {
-    program.is_helper_supported(helper).unwrap_or(false)
 /// Whether connect() hooks can choose the errno.
 pub(crate) fn errno_from_connect() -> bool {
     ProgramType::CgroupSockAddr.is_helper_supported(libbpf_sys::BPF_FUNC_set_retval).unwrap_or(false)
