@@ -189,7 +189,10 @@ mod tests {
         let sweep = Btf::from_path(concat!(env!("OUT_DIR"), "/sweep.bpf.o")).expect("the object has BTF");
         for (rust, size, fields) in layouts() {
             let c = NAMES.iter().find(|(name, _)| *name == rust).unwrap_or_else(|| panic!("{rust} has no C name")).1;
-            let of_c: Struct<'_> = core.type_by_name(c).or_else(|| sweep.type_by_name(c)).unwrap_or_else(|| panic!("no struct {c} in BTF"));
+            let of_c: Struct<'_> = core
+                .type_by_name(c)
+                .or_else(|| sweep.type_by_name(c))
+                .unwrap_or_else(|| panic!("no struct {c} in BTF"));
             assert_eq!(of_c.size(), size, "{rust}");
             let members: Vec<(String, usize)> = of_c
                 .iter()

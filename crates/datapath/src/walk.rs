@@ -104,7 +104,9 @@ impl Walks {
             if !wanted(&feature) {
                 return None;
             }
-            let object = load_optional(feature, maps).inspect_err(|error| tracing::info!(feature = feature.label(), %error, "not in this kernel")).ok()?;
+            let object = load_optional(feature, maps)
+                .inspect_err(|error| tracing::info!(feature = feature.label(), %error, "not in this kernel"))
+                .ok()?;
             let link = program_of(&object, program).attach().ok()?;
             Some(Walk { link, _object: object })
         };
