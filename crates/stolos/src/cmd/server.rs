@@ -104,7 +104,7 @@ pub(crate) fn bind_failed(error: &BindError, data: &Path) -> Failure {
         BindError::Config(ConfigError::Invalid { .. }) | BindError::TrustDomain(..) => {
             Failure::new(C::DIRECTORY_UNFIT, chain(error), "mend server.yaml and start again")
         }
-        BindError::Store(_) | BindError::Secret(_) | BindError::Tls(_) => Failure::new(
+        BindError::Store(_) | BindError::Secret(_) | BindError::Tls(_) | BindError::Registry(_) => Failure::new(
             C::DIRECTORY_UNFIT,
             format!("{}: {}", data.display(), chain(error)),
             "check that no other server runs on this directory, its rights and its room; nothing was changed",
