@@ -57,6 +57,7 @@ kinds! {
     COVERS_FLEET = "A3023", 422, false, "an external network covers addresses of the fleet";
     RANGE = "A3024", 422, false, "a value is out of its range";
     ROOT_FIXED = "A3025", 409, false, "the root namespace cannot be deleted";
+    ROTATION_BUSY = "A3026", 409, true, "a key rotation is still under way";
 }
 
 /// Finds a kind of problem by its code.

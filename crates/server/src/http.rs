@@ -2,9 +2,14 @@
 
 pub mod answer;
 mod apply;
+mod authority;
 mod body;
+mod explain;
+mod flow;
 mod health;
 mod object;
+mod status;
+mod token;
 mod watch;
 
 use axum::Router;
@@ -27,7 +32,11 @@ pub(crate) fn router(control: Shared) -> Router {
     Router::new()
         .merge(health::routes())
         .merge(apply::routes())
+        .merge(authority::routes())
+        .merge(explain::routes())
+        .merge(flow::routes())
         .merge(object::routes())
+        .merge(token::routes())
         .fallback(nowhere)
         .method_not_allowed_fallback(not_that_way)
         .layer(middleware::from_fn(move |request: Request, next: Next| count(counted.clone(), request, next)))

@@ -10,6 +10,7 @@ pub mod class;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod explain;
 pub mod fleet;
 pub mod flows;
 pub mod generations;

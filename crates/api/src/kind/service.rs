@@ -90,7 +90,7 @@ pub struct Endpoint {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceStatus {
-    /// Names of member workloads, `/namespace/name`, in order.
+    /// Member workloads, `/namespace/name`, and members outside the fleet, `address:port`; in order.
     #[serde(default)]
     pub members: Vec<String>,
 }

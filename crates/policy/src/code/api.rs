@@ -78,4 +78,7 @@ codes! {
     ROOT_FIXED = "A3025", "the root namespace cannot be deleted",
         "Every namespace lies below `/`.",
         "Change its posture instead.";
+    ROTATION_BUSY = "A3026", "a key rotation is still under way",
+        "A key generation may be replaced only after every node has acknowledged the last change.",
+        "Wait until `stolos status` shows every node up to date, or delete the Nodes that are gone for good.";
 }

@@ -1,6 +1,7 @@
 //! `POST /apis/stolos.dev/v1/apply`: many documents in one transaction; with `dryRun`, none.
 
 use api::apply::{ApplyRequest, ApplyResponse};
+use api::object::Object;
 use api::problem;
 use axum::body::Body;
 use axum::extract::State;
@@ -16,6 +17,7 @@ use super::object::refuse_errors;
 use crate::admission;
 use crate::authn::Admin;
 use crate::control::Shared;
+use crate::flows::proposal::{Proposal, would_break};
 use crate::manifest;
 
 pub(super) fn routes() -> Router<Shared> {
@@ -49,8 +51,13 @@ async fn apply(
         // Dropped, the transaction leaves nothing behind.
         drop(write);
         response.revision = control.store.revision().await?;
+        control.registry.caught_up(response.revision).await;
+        let proposed: Vec<Object> = response.results.iter().map(|result| result.object.clone()).collect();
+        let fleet = control.registry.fleet();
+        response.would_break = would_break(&control.flows, &fleet, &Proposal::new(&fleet, &proposed, &[]));
     } else {
         response.revision = write.commit().await?;
+        control.registry.caught_up(response.revision).await;
         info!(by = admin.name(), documents = response.results.len(), revision = %response.revision, "documents applied");
     }
     Ok(Json(response))

@@ -19,7 +19,7 @@ use tracing::info;
 
 use super::answer::{Answer, Refused};
 use super::body::{self, Params};
-use super::watch;
+use super::{status, watch};
 use crate::admission::{self, AdmitError};
 use crate::authn::Admin;
 use crate::control::Shared;
@@ -85,6 +85,8 @@ async fn list(
         return Ok(watch::answer(control, filter, params.revision.map(Revision)));
     }
     let (items, revision) = control.store.list(&filter).await?;
+    let fleet = control.registry.fleet();
+    let items = items.into_iter().map(|object| status::filled(&fleet, object)).collect();
     Ok(Json(ObjectList { items, revision }).into_response())
 }
 
@@ -128,7 +130,8 @@ async fn read(
     let kind = kind_of(&plural, Verb::Get)?;
     let key = ObjectKey::new(kind.name, namespace_of(kind, params.namespace.as_deref())?.as_str(), &name);
     let found = control.store.get(&key).await?;
-    found.map(Json).ok_or_else(|| Refused::new(problem::NOT_FOUND, format!("there is no {key}")))
+    let object = found.ok_or_else(|| Refused::new(problem::NOT_FOUND, format!("there is no {key}")))?;
+    Ok(Json(status::filled(&control.registry.fleet(), object)))
 }
 
 async fn create(
@@ -183,11 +186,12 @@ async fn write_one(
     let mut write = control.store.begin().await?;
     let admitted = admission::admit(&mut write, &manifests, absent, control.now()).await?;
     let revision = write.commit().await?;
+    control.registry.caught_up(revision).await;
     let Some(result) = admitted.results.into_iter().next() else {
         return Err(Refused::new(problem::INTERNAL, "the server failed; nothing was acknowledged"));
     };
     info!(by = admin.name(), object = %key, %revision, outcome = %result.outcome, "object written");
-    Ok((result.object, result.outcome))
+    Ok((status::filled(&control.registry.fleet(), result.object), result.outcome))
 }
 
 async fn delete(
@@ -202,6 +206,7 @@ async fn delete(
     let mut write = control.store.begin().await?;
     let object = admission::remove(&mut write, &key, precondition).await?;
     let revision = write.commit().await?;
+    control.registry.caught_up(revision).await;
     info!(by = admin.name(), object = %key, %revision, "object deleted");
     Ok(Json(object))
 }

@@ -2,6 +2,7 @@
 
 mod documents;
 mod init;
+mod operations;
 mod support;
 
 use api::problem;
