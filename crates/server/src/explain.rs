@@ -117,7 +117,8 @@ fn answer(fleet: &Fleet, client: &End<'_>, server: &End<'_>, port: String, expla
     let checked = port_checked_by(fleet, client, server);
     let mut text = explanation.text();
     if let Some((who, name)) = &revoked {
-        text = format!("refused: {who} is revoked by Revocation {name} ({}); without it:\n{text}", Reason::Revoked.code());
+        text =
+            format!("refused: {who} is revoked by Revocation {name} ({}); without it:\n{text}", Reason::Revoked.code());
     }
     text.push_str(&format!("\nthe port is checked by {checked}"));
     let verdict = |allowed: bool| if allowed && revoked.is_none() { Verdict::Allow } else { Verdict::Deny };
@@ -161,7 +162,9 @@ fn explained_side(explanation: &Explanation, side: Side, revoked: bool) -> Optio
 fn port_checked_by(fleet: &Fleet, client: &End<'_>, server: &End<'_>) -> &'static str {
     match (client, server) {
         (End::Workload(_), End::External(..)) => "the client's end",
-        (End::Workload(client), End::Workload(server)) if fleet.realm_of(client.at.node) == fleet.realm_of(server.at.node) => {
+        (End::Workload(client), End::Workload(server))
+            if fleet.realm_of(client.at.node) == fleet.realm_of(server.at.node) =>
+        {
             "both ends"
         }
         _ => "the server's end, which knows the port that the socket is bound to",

@@ -28,7 +28,9 @@ impl From<ExplainError> for Refused {
     fn from(error: ExplainError) -> Self {
         let kind = match &error {
             ExplainError::Reference(ReferenceError::Unknown(_)) | ExplainError::Nobody { .. } => problem::NOT_FOUND,
-            ExplainError::Reference(ReferenceError::Ambiguous { .. }) | ExplainError::Shared { .. } => problem::AMBIGUOUS,
+            ExplainError::Reference(ReferenceError::Ambiguous { .. }) | ExplainError::Shared { .. } => {
+                problem::AMBIGUOUS
+            }
             ExplainError::Port(_) | ExplainError::NoWorkload => problem::RANGE,
         };
         Self::new(kind, error.to_string())

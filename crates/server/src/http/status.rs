@@ -63,9 +63,8 @@ fn action(action: Action) -> namespace::Action {
 }
 
 fn of_service(fleet: &Fleet, object: &Object) -> Option<Value> {
-    let is_it = |s: &&place::ServiceEntry| {
-        s.name == object.metadata.name && s.namespace.as_str() == object.metadata.namespace
-    };
+    let is_it =
+        |s: &&place::ServiceEntry| s.name == object.metadata.name && s.namespace.as_str() == object.metadata.namespace;
     let service = fleet.services.values().find(is_it)?;
     let identities = fleet.workloads().map(|workload| (workload.at, &*workload.identity));
     let (members, _) = place::members(service, identities, &fleet.declared());

@@ -32,8 +32,13 @@ async fn a_join_token_names_server_and_authority() {
     assert!(token.secret.len() >= 43);
     let other = api.join_token("eu-1", &JoinTokenRequest::default()).await.unwrap();
     assert_ne!(other.token, made.token);
-    assert_eq!(code(api.join_token("nowhere", &JoinTokenRequest::default()).await.unwrap_err()), problem::NOT_FOUND.code);
-    for bad in [JoinTokenRequest { ttl_s: Some(1), node: None }, JoinTokenRequest { ttl_s: None, node: Some("A!".into()) }] {
+    assert_eq!(
+        code(api.join_token("nowhere", &JoinTokenRequest::default()).await.unwrap_err()),
+        problem::NOT_FOUND.code
+    );
+    for bad in
+        [JoinTokenRequest { ttl_s: Some(1), node: None }, JoinTokenRequest { ttl_s: None, node: Some("A!".into()) }]
+    {
         assert_eq!(code(api.join_token("eu-1", &bad).await.unwrap_err()), problem::RANGE.code);
     }
     server.stop().await;
