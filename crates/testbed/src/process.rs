@@ -167,7 +167,10 @@ impl Place {
             process.kill();
         }
         let stdout = reader.join().unwrap_or_else(|_| Ok(String::new())).unwrap_or_default();
-        Ok(Finished { status: status?, stdout, stderr: process.log_text() })
+        let finished = Finished { status: status?, stdout, stderr: process.log_text() };
+        // What it wrote is in the answer; a tour of hundreds of commands must not leave hundreds of files.
+        let _ = fs::remove_file(&process.log);
+        Ok(finished)
     }
 
     /// The same run, with another namespace, cgroup and directory.

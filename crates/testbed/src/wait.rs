@@ -6,6 +6,8 @@ use anyhow::{Result, bail};
 
 /// Between two looks at a predicate.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Between two runs of a program that is asked.
+const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// Waits until `ready` gives `Some`, and returns it.
 ///
@@ -15,7 +17,27 @@ pub fn until<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Option<T
 }
 
 /// As [`until`], for predicates that can fail for good: their error ends the wait.
-pub fn until_ok<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn until_ok<T>(what: &str, limit: Duration, ready: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    look(what, limit, LOOK_EVERY, ready)
+}
+
+/// Waits until something costly to ask (a program's run) succeeds; its last error is part of the wait's.
+pub fn until_succeeds<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut last = None;
+    let waited = look(what, limit, ASK_EVERY, || match ask() {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => {
+            last = Some(error);
+            Ok(None)
+        }
+    });
+    match (waited, last) {
+        (Err(error), Some(last)) => Err(last.context(error)),
+        (waited, _) => waited,
+    }
+}
+
+fn look<T>(what: &str, limit: Duration, every: Duration, mut ready: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let start = Instant::now();
     loop {
         if let Some(value) = ready()? {
@@ -24,7 +46,7 @@ pub fn until_ok<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Resul
         if start.elapsed() >= limit {
             bail!("waited {limit:?} in vain for {what}");
         }
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(every);
     }
 }
 

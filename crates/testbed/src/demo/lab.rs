@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use identity::ids::WorkloadRef;
 use policy::reason::Reason;
 
@@ -101,11 +101,10 @@ impl Lab {
         let program = program.arg("--cgroup-root").arg(node.cgroup().path());
         let program = program.arg("--bpf-pin").arg(node.bpffs()?.join("stolos"));
         let process = node.start(program.named("stolos-agent"))?;
-        wait::until_ok(&format!("the agent of {} to enforce", node.name()), SETTLE_LIMIT, || {
-            if let Some(status) = process.status() {
-                bail!("the agent of {} ended ({status}):\n{}", node.name(), process.log_text());
-            }
-            Ok(self.status(node).ok().filter(|status| status.enforcement.attached))
+        wait::until_succeeds(&format!("the agent of {} to enforce", node.name()), SETTLE_LIMIT, || {
+            ensure!(process.status().is_none(), "the agent ended:\n{}", process.log_text());
+            ensure!(self.status(node)?.enforcement.attached, "nothing is attached");
+            Ok(())
         })?;
         self.agents.insert(node.name().to_owned(), process);
         Ok(())

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::Options;
 use super::lab::Lab;
@@ -125,13 +125,10 @@ impl Site {
         let program = Program::new(&self.stolos).named("stolos-server").args(["server", "run", "--data", &self.data()]);
         let process = self.server.place.start(program)?;
         self.server_process = Some(process.clone());
-        wait::until_ok("the server to answer", SETTLE_LIMIT, || {
-            if let Some(status) = process.status() {
-                bail!("the server ended ({status}):\n{}", process.log_text());
-            }
-            Ok(self.cli(&["status", "-o", "json"]).ok())
-        })?;
-        Ok(())
+        wait::until_succeeds("the server to answer", SETTLE_LIMIT, || {
+            ensure!(process.status().is_none(), "the server ended:\n{}", process.log_text());
+            self.cli(&["status", "-o", "json"]).map(drop)
+        })
     }
 
     /// Kills the server (SIGKILL).
@@ -173,11 +170,9 @@ impl Site {
         program = program.arg("--data").arg(dir.join("agent")).arg("--cgroup-root").arg(node.cgroup().path());
         program = program.arg("--bpf-pin").arg(node.bpffs()?.join("stolos")).arg("--socket").arg(socket(node));
         let process = node.start(program.args(flags.iter().copied()))?;
-        wait::until_ok(&format!("the agent of {name} to answer"), SETTLE_LIMIT, || {
-            if let Some(status) = process.status() {
-                bail!("the agent of {name} ended ({status}):\n{}", process.log_text());
-            }
-            Ok(self.agent(name, &["agent", "status", "-o", "json"]).ok())
+        wait::until_succeeds(&format!("the agent of {name} to answer"), SETTLE_LIMIT, || {
+            ensure!(process.status().is_none(), "the agent ended:\n{}", process.log_text());
+            self.agent(name, &["agent", "status", "-o", "json"]).map(drop)
         })?;
         self.agents.insert(name.to_owned(), process);
         Ok(())
@@ -283,19 +278,17 @@ impl Site {
     /// Waits until what the server has is live in every node's kernel, and has been for a moment: right after a write
     /// the server may not have sent it yet.
     pub fn wait_until_rolled_out(&self) -> Result<()> {
-        let mut behind = Vec::new();
         let mut since = None;
-        let waited = wait::until_ok("the roll-out on all nodes", SETTLE_LIMIT, || {
-            let (nodes, late) = super::views::rollout(self)?;
-            let complete = nodes == self.agents.len() && late.is_empty();
-            behind = late;
-            if !complete {
+        wait::until_succeeds("the roll-out on all nodes", SETTLE_LIMIT, || {
+            let (nodes, behind) = super::views::rollout(self)?;
+            if nodes != self.agents.len() || !behind.is_empty() {
                 since = None;
-                return Ok(None);
+                bail!("{nodes} of {} nodes are known, and it is not live on {behind:?}", self.agents.len());
             }
-            Ok((since.get_or_insert_with(Instant::now).elapsed() >= ROLLED_OUT_FOR).then_some(()))
-        });
-        waited.with_context(|| format!("not live on {behind:?}"))
+            let since = *since.get_or_insert_with(Instant::now);
+            ensure!(since.elapsed() >= ROLLED_OUT_FOR, "it is complete since a moment only");
+            Ok(())
+        })
     }
 
     fn finished(&self, place: &Place, arguments: &[&str]) -> Result<String> {
