@@ -239,6 +239,16 @@ impl Process {
         waited.with_context(|| format!("end of {}:\n{}", self.log.display(), tail(&self.log_text())))
     }
 
+    /// Waits until `ask` succeeds. Errors: the program ended (with the end of its log), or `limit` passed.
+    pub fn wait_until_answers(&self, limit: Duration, ask: impl FnMut() -> Result<()>) -> Result<()> {
+        let alive = || match self.status() {
+            Some(status) => bail!("{} ended ({status}):\n{}", self.name, tail(&self.log_text())),
+            None => Ok(()),
+        };
+        let what = format!("{} to answer (log {})", self.name, self.log.display());
+        wait::until_succeeds_while(&what, limit, alive, ask)
+    }
+
     /// SIGKILL. Nothing happens when it has ended.
     pub fn kill(&self) {
         let mut child = self.child();

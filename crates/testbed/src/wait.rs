@@ -22,13 +22,26 @@ pub fn until_ok<T>(what: &str, limit: Duration, ready: impl FnMut() -> Result<Op
 }
 
 /// Waits until something costly to ask (a program's run) succeeds; its last error is part of the wait's.
-pub fn until_succeeds<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Result<T>) -> Result<T> {
+pub fn until_succeeds<T>(what: &str, limit: Duration, ask: impl FnMut() -> Result<T>) -> Result<T> {
+    until_succeeds_while(what, limit, || Ok(()), ask)
+}
+
+/// As [`until_succeeds`], as long as `alive` holds: its error ends the wait.
+pub fn until_succeeds_while<T>(
+    what: &str,
+    limit: Duration,
+    mut alive: impl FnMut() -> Result<()>,
+    mut ask: impl FnMut() -> Result<T>,
+) -> Result<T> {
     let mut last = None;
-    let waited = look(what, limit, ASK_EVERY, || match ask() {
-        Ok(value) => Ok(Some(value)),
-        Err(error) => {
-            last = Some(error);
-            Ok(None)
+    let waited = look(what, limit, ASK_EVERY, || {
+        alive()?;
+        match ask() {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => {
+                last = Some(error);
+                Ok(None)
+            }
         }
     });
     match (waited, last) {

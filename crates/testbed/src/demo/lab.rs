@@ -18,7 +18,6 @@ use crate::fleet::{Fleet, TCP};
 use crate::node::{Node, Workload};
 use crate::process::{Process, Program};
 use crate::run;
-use crate::wait;
 use crate::world::{Outsider, World};
 
 /// The port that target listens on.
@@ -101,8 +100,7 @@ impl Lab {
         let program = program.arg("--cgroup-root").arg(node.cgroup().path());
         let program = program.arg("--bpf-pin").arg(node.bpffs()?.join("stolos"));
         let process = node.start(program.named("stolos-agent"))?;
-        wait::until_succeeds(&format!("the agent of {} to enforce", node.name()), SETTLE_LIMIT, || {
-            ensure!(process.status().is_none(), "the agent ended:\n{}", process.log_text());
+        process.wait_until_answers(SETTLE_LIMIT, || {
             ensure!(self.status(node)?.enforcement.attached, "nothing is attached");
             Ok(())
         })?;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use super::Options;
 use super::lab::Lab;
@@ -48,7 +48,7 @@ pub struct Site {
     server_process: Option<Process>,
     agents: BTreeMap<String, Process>,
     workloads: BTreeMap<String, Running>,
-    lab: Option<Lab>,
+    lab: Option<Result<Lab, String>>,
     run: run::Handle,
 }
 
@@ -73,11 +73,11 @@ impl Running {
 }
 
 impl Site {
-    /// Builds the networks, starts server, agents and workloads, and applies the fleet's documents.
-    pub fn bring_up(run: &Run, options: &Options) -> Result<Self> {
+    /// Builds the networks; nothing runs yet.
+    pub fn build(run: &Run, options: &Options) -> Result<Self> {
         let world = World::two_clusters(run)?;
         let server = world.outsider("server", SERVER_HOST)?;
-        let mut site = Self {
+        Ok(Self {
             world,
             server,
             stolos: options.stolos.clone(),
@@ -86,26 +86,28 @@ impl Site {
             workloads: BTreeMap::new(),
             lab: None,
             run: run.handle(),
-        };
+        })
+    }
+
+    /// Starts server, agents and workloads, and applies the fleet's documents.
+    pub fn bring_up(&mut self) -> Result<()> {
         say("two clusters, eu-1 and us-1, both 10.0.0.0/24 and fd00:a::/64, each behind a NAT gateway");
-        site.init_server()?;
-        site.start_server()?;
-        site.apply(FLEET)?;
-        for node in site.node_names() {
-            site.join(&node)?;
-            site.start_agent(&node)?;
+        self.init_server()?;
+        self.start_server()?;
+        self.apply(FLEET)?;
+        for node in self.node_names() {
+            self.join(&node)?;
+            self.start_agent(&node)?;
         }
-        site.wait_until_rolled_out()?;
-        super::workloads::start(&mut site)?;
-        Ok(site)
+        self.wait_until_rolled_out()?;
+        super::workloads::start(self)
     }
 
     /// The proving ground, built on the first call.
     pub(super) fn lab(&mut self) -> Result<&mut Lab> {
-        if self.lab.is_none() {
-            self.lab = Some(Lab::build(&self.run, self.stolos.clone())?);
-        }
-        self.lab.as_mut().context("BUG: the lab was just built")
+        let build = || Lab::build(&self.run, self.stolos.clone()).map_err(|error| format!("{error:#}"));
+        let lab = self.lab.get_or_insert_with(build);
+        lab.as_mut().map_err(|error| anyhow!("the proving ground could not be built: {error}"))
     }
 
     fn init_server(&self) -> Result<()> {
@@ -125,10 +127,7 @@ impl Site {
         let program = Program::new(&self.stolos).named("stolos-server").args(["server", "run", "--data", &self.data()]);
         let process = self.server.place.start(program)?;
         self.server_process = Some(process.clone());
-        wait::until_succeeds("the server to answer", SETTLE_LIMIT, || {
-            ensure!(process.status().is_none(), "the server ended:\n{}", process.log_text());
-            self.cli(&["status", "-o", "json"]).map(drop)
-        })
+        process.wait_until_answers(SETTLE_LIMIT, || self.cli(&["status", "-o", "json"]).map(drop))
     }
 
     /// Kills the server (SIGKILL).
@@ -170,10 +169,7 @@ impl Site {
         program = program.arg("--data").arg(dir.join("agent")).arg("--cgroup-root").arg(node.cgroup().path());
         program = program.arg("--bpf-pin").arg(node.bpffs()?.join("stolos")).arg("--socket").arg(socket(node));
         let process = node.start(program.args(flags.iter().copied()))?;
-        wait::until_succeeds(&format!("the agent of {name} to answer"), SETTLE_LIMIT, || {
-            ensure!(process.status().is_none(), "the agent ended:\n{}", process.log_text());
-            self.agent(name, &["agent", "status", "-o", "json"]).map(drop)
-        })?;
+        process.wait_until_answers(SETTLE_LIMIT, || self.agent(name, &["agent", "status", "-o", "json"]).map(drop))?;
         self.agents.insert(name.to_owned(), process);
         Ok(())
     }

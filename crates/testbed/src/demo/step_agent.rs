@@ -6,14 +6,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::site::{Site, say};
-use super::{COMMAND, Step, step_label, step_refuse};
+use super::{COMMAND, Ground, Step, step_label, step_refuse};
 use crate::peer::Peer;
 use crate::peer::script::Speak;
 use crate::process::Program;
 use crate::wait;
 
-pub(super) const STEP: Step =
-    Step { number: 7, title: "kill -9 of both agents: nothing is lost, nothing opens, a restart takes over", run };
+pub(super) const STEP: Step = Step {
+    number: 7,
+    title: "kill -9 of both agents: nothing is lost, nothing opens, a restart takes over",
+    on: Ground::Fleet,
+    run,
+};
 
 const CONNECTIONS: u16 = 100;
 const TRIES: usize = 50;

@@ -12,7 +12,7 @@ use policy::reason::Reason;
 
 use super::lab::{Lab, PORT};
 use super::site::{SETTLE_LIMIT, Site, say};
-use super::{COMMAND, Step};
+use super::{COMMAND, Ground, Step};
 use crate::attack::Attacker;
 use crate::attack::flood::{self, Plan};
 use crate::attack::oracle::tables_of;
@@ -23,8 +23,12 @@ use crate::peer::Listener;
 use crate::process::Program;
 use crate::wait;
 
-pub(super) const STEP: Step =
-    Step { number: 12, title: "a captured node, a reused slot, an evicted entry, early data, a crossing call", run };
+pub(super) const STEP: Step = Step {
+    number: 12,
+    title: "a captured node, a reused slot, an evicted entry, early data, a crossing call",
+    on: Ground::Lab,
+    run,
+};
 
 /// No connection from this port range is anybody else's.
 const FROM_PORT: u16 = 61_000;

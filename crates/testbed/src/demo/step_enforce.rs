@@ -3,11 +3,15 @@
 use anyhow::{Result, ensure};
 
 use super::site::{DB_DIALLED, DB_PORT, Site, say};
-use super::{COMMAND, Step};
+use super::{COMMAND, Ground, Step};
 use crate::process::Program;
 
-pub(super) const STEP: Step =
-    Step { number: 2, title: "enforce: web@eu-1 reaches db@us-1 through two NATs and a port change", run };
+pub(super) const STEP: Step = Step {
+    number: 2,
+    title: "enforce: web@eu-1 reaches db@us-1 through two NATs and a port change",
+    on: Ground::Fleet,
+    run,
+};
 
 /// `mode: enforce` for the whole tenant.
 pub(super) const ENFORCE: &str = "apiVersion: stolos.dev/v1\nkind: Namespace\nmetadata: {namespace: /, name: acme}\n\

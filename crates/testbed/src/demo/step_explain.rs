@@ -5,11 +5,15 @@ use api::explain::{ExplainAnswer, ExplainedSide};
 use api::flow::Verdict;
 
 use super::site::{SETTLE_LIMIT, Site, say};
-use super::{Step, step_label};
+use super::{Ground, Step, step_label};
 use crate::wait;
 
-pub(super) const STEP: Step =
-    Step { number: 4, title: "explain: who decided, what is missing, and the smallest rule that would allow it", run };
+pub(super) const STEP: Step = Step {
+    number: 4,
+    title: "explain: who decided, what is missing, and the smallest rule that would allow it",
+    on: Ground::Fleet,
+    run,
+};
 
 const QUESTION: [&str; 4] = ["explain", "flow", "cron@eu-1", "db@us-1:6379"];
 

@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::Step;
 use super::site::{Site, say};
+use super::{Ground, Step};
 use crate::peer::Peer;
 use crate::wait;
 use std::net::SocketAddr;
 
-pub(super) const STEP: Step = Step { number: 5, title: "label: a running workload's verdicts follow its labels", run };
+pub(super) const STEP: Step =
+    Step { number: 5, title: "label: a running workload's verdicts follow its labels", on: Ground::Fleet, run };
 
 /// From the command to the new verdict.
 const LIMIT: Duration = Duration::from_secs(2);

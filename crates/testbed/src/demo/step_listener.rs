@@ -6,13 +6,14 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::site::{SETTLE_LIMIT, Site, say};
-use super::{Step, views};
+use super::{Ground, Step, views};
 use crate::peer::Peer;
 use crate::wait;
 
 pub(super) const STEP: Step = Step {
     number: 10,
     title: "a listener older than the agent: repaired, or reported with pid, port and workload",
+    on: Ground::Fleet,
     run,
 };
 

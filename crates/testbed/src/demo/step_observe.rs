@@ -4,13 +4,17 @@ use anyhow::{Context as _, Result, ensure};
 use api::flow::{FlowRow, Proof, Verdict};
 
 use super::site::{DB_PORT, SETTLE_LIMIT, Site, say};
-use super::{COMMAND, Step, views};
+use super::{COMMAND, Ground, Step, views};
 use crate::peer::Peer;
 use crate::wait;
 use std::net::SocketAddr;
 
-pub(super) const STEP: Step =
-    Step { number: 1, title: "observe: all traffic flows, each flow is listed once, with both identities", run };
+pub(super) const STEP: Step = Step {
+    number: 1,
+    title: "observe: all traffic flows, each flow is listed once, with both identities",
+    on: Ground::Fleet,
+    run,
+};
 
 fn run(site: &mut Site) -> Result<()> {
     let [db_v4, db_v6] = site.db_dialled();

@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::Step;
 use super::site::{SETTLE_LIMIT, Site, WEB_PORT, say};
+use super::{Ground, Step};
 use crate::peer::Peer;
 use crate::wait;
 
-pub(super) const STEP: Step =
-    Step { number: 9, title: "outsiders: a plain client is external, and nobody becomes one by stripping", run };
+pub(super) const STEP: Step = Step {
+    number: 9,
+    title: "outsiders: a plain client is external, and nobody becomes one by stripping",
+    on: Ground::Fleet,
+    run,
+};
 
 /// Dialled at the gateway of eu-1 for web.
 const WEB_DIALLED: u16 = 18_080;

@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::Step;
 use super::site::{Site, say};
+use super::{Ground, Step};
 use crate::peer::Peer;
 use std::net::SocketAddr;
 
-pub(super) const STEP: Step =
-    Step { number: 3, title: "refuse: cron gets connection refused in milliseconds, at either side", run };
+pub(super) const STEP: Step = Step {
+    number: 3,
+    title: "refuse: cron gets connection refused in milliseconds, at either side",
+    on: Ground::Fleet,
+    run,
+};
 
 /// The slowest refusal that still counts as fast on a loaded machine, out of [`TRIES`] the quickest one.
 const FAST: Duration = Duration::from_millis(50);

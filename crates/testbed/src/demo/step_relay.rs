@@ -6,14 +6,18 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use policy::reason::Reason;
 
-use super::Step;
 use super::lab::PORT;
 use super::site::{SETTLE_LIMIT, Site, say};
+use super::{Ground, Step};
 use crate::attack::relay::Relay;
 use crate::wait;
 
-pub(super) const STEP: Step =
-    Step { number: 13, title: "a relayed handshake: every proof is genuine, the place is wrong, refused", run };
+pub(super) const STEP: Step = Step {
+    number: 13,
+    title: "a relayed handshake: every proof is genuine, the place is wrong, refused",
+    on: Ground::Lab,
+    run,
+};
 
 const LIMIT: Duration = Duration::from_secs(3);
 

@@ -10,7 +10,7 @@ use policy::reason::Reason;
 
 use super::lab::{Lab, PORT};
 use super::site::{SETTLE_LIMIT, Site, say};
-use super::{COMMAND, Step};
+use super::{COMMAND, Ground, Step};
 use crate::attack::flood::{self, Plan};
 use crate::attack::oracle::Oracle;
 use crate::attack::tap::Tap;
@@ -21,7 +21,7 @@ use crate::peer::{Listener, Peer};
 use crate::wait;
 
 pub(super) const STEP: Step =
-    Step { number: 11, title: "10,000 replays and forgeries: none accepted, every one counted", run };
+    Step { number: 11, title: "10,000 replays and forgeries: none accepted, every one counted", on: Ground::Lab, run };
 
 /// Connections whose handshakes are captured, for each family.
 const CAPTURED: usize = 12;

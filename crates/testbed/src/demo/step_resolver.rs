@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::site::{Site, say};
-use super::{COMMAND, Step, workloads};
+use super::{COMMAND, Ground, Step, workloads};
 use crate::peer::Peer;
 
-pub(super) const STEP: Step = Step { number: 14, title: "UDP: dig asks once and is answered, or told at once", run };
+pub(super) const STEP: Step =
+    Step { number: 14, title: "UDP: dig asks once and is answered, or told at once", on: Ground::Fleet, run };
 
 const FAST: Duration = Duration::from_secs(1);
 

@@ -6,10 +6,11 @@ use anyhow::{Context as _, Result, ensure};
 use api::report::Revoked;
 
 use super::site::{SETTLE_LIMIT, Site, say};
-use super::{Step, step_label};
+use super::{Ground, Step, step_label};
 use crate::wait;
 
-pub(super) const STEP: Step = Step { number: 6, title: "revoke: a live connection is cut, and the nodes confirm", run };
+pub(super) const STEP: Step =
+    Step { number: 6, title: "revoke: a live connection is cut, and the nodes confirm", on: Ground::Fleet, run };
 
 const CUT_LIMIT: Duration = Duration::from_secs(5);
 

@@ -6,11 +6,15 @@ use anyhow::{Context as _, Result, ensure};
 use api::local::WorkloadState;
 
 use super::site::{SETTLE_LIMIT, Site, WorkloadSpec, say};
-use super::{Step, step_label, views};
+use super::{Ground, Step, step_label, views};
 use crate::wait;
 
-pub(super) const STEP: Step =
-    Step { number: 8, title: "the server is away: enforcement goes on, a new workload is pending", run };
+pub(super) const STEP: Step = Step {
+    number: 8,
+    title: "the server is away: enforcement goes on, a new workload is pending",
+    on: Ground::Fleet,
+    run,
+};
 
 fn run(site: &mut Site) -> Result<()> {
     let (web, cron) = (site.workload("web")?.peer()?, site.workload("cron")?.peer()?);
