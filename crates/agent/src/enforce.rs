@@ -3,17 +3,19 @@
 //!
 //! Refused connections are answered here, at once, without asking anybody.
 
-use std::sync::Arc;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use datapath::capacity::MapUse;
 use datapath::event::{Event, Kind};
 use datapath::refuse::budget::Budget;
 use datapath::refuse::{Refusal, Refuser, Side};
 use datapath::state::{Direction, State};
+use datapath::walk::{Cut, WalkError};
 use datapath::{AttachError, Datapath, Options};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::view::Counted;
 use crate::workload::namespaces::Namespace;
@@ -26,6 +28,8 @@ pub const REPORTS_MAX: usize = 256;
 const RECORDS_MAX: usize = 1024;
 /// How long the thread waits for records before it looks at its commands.
 const POLL: Duration = Duration::from_millis(10);
+/// Counting a map's entries walks all of them: once in so many readings.
+const CAPACITIES_EVERY: u64 = 15;
 
 /// What the thread is to do.
 #[derive(Debug)]
@@ -43,6 +47,10 @@ pub enum Command {
     Namespaces(Vec<Namespace>),
     /// Read the counters.
     Count,
+    /// Look for listeners that identity cannot reach.
+    Listeners,
+    /// Leave a socket of the agent's own alone; dropping the sender says that it is done.
+    Exempt(OwnedFd, oneshot::Sender<()>),
     /// Take enforcement off this node.
     Detach,
     /// Put it back.
@@ -68,21 +76,16 @@ pub enum Report {
         /// Why.
         message: String,
     },
+    /// Live connections were judged under the state that is live now; these were refused and ended.
+    Swept(Vec<Cut>),
     /// Records of the kernel.
     Records(Vec<Event>),
     /// Records that the node was too busy to take.
     RecordsLost(u64),
-    /// Live connections were ended because the state of this revision refuses them.
-    Swept {
-        /// Which.
-        revision: u64,
-        /// How many.
-        connections: u32,
-    },
-    /// Listeners that are older than the programs and stay without identity.
+    /// All listeners that are older than the programs and stay without identity.
     Unrepaired(Vec<Listener>),
     /// A reading.
-    Counted(Box<Counted>, u64),
+    Counted(Box<Counted>),
     /// Enforcement is on.
     Attached(Attachment),
     /// Enforcement is off.
@@ -126,8 +129,18 @@ impl Enforcer {
         let attachment = datapath.as_ref().map(Attachment::of);
         let (commands, inbox) = sync_channel(COMMANDS_MAX);
         let (reports, outbox) = mpsc::channel(REPORTS_MAX);
-        let refuser = Arc::new(Refuser::new(Budget::default()));
-        let mut owner = Owner { options, datapath, last: None, refuser, namespaces: Vec::new(), reports, lost: 0 };
+        let mut owner = Owner {
+            unmarked: attachment.as_ref().is_some_and(|attachment| !attachment.taken_over),
+            options,
+            datapath,
+            last: None,
+            refuser: Refuser::new(Budget::default()),
+            namespaces: Vec::new(),
+            reports,
+            lost: 0,
+            readings: 0,
+            capacities: Vec::new(),
+        };
         let thread = std::thread::Builder::new().name("datapath".to_owned()).spawn(move || owner.run(&inbox));
         let thread = thread.map_err(AttachError::Page)?;
         Ok((Self { commands, thread: Some(thread) }, attachment, outbox))
@@ -142,6 +155,11 @@ impl Enforcer {
     /// Says what to do. `false`: the thread is busy with as many commands as it takes; say it again later.
     pub fn send(&self, command: Command) -> bool {
         self.commands.try_send(command).is_ok()
+    }
+
+    /// Another way to give commands: for sockets to be left alone.
+    pub fn commands(&self) -> SyncSender<Command> {
+        self.commands.clone()
     }
 
     /// Ends the thread and waits for it; what is in the kernel stays in force.
@@ -165,10 +183,14 @@ struct Owner {
     datapath: Option<Datapath>,
     /// What is live or was before the detach.
     last: Option<(u64, Box<State>)>,
-    refuser: Arc<Refuser>,
+    refuser: Refuser,
     namespaces: Vec<Namespace>,
     reports: mpsc::Sender<Report>,
     lost: u64,
+    readings: u64,
+    capacities: Vec<MapUse>,
+    /// Sockets older than a fresh attach are still to be marked.
+    unmarked: bool,
 }
 
 impl Owner {
@@ -202,6 +224,12 @@ impl Owner {
             }
             Command::Namespaces(namespaces) => self.take_namespaces(namespaces),
             Command::Count => self.count(),
+            Command::Listeners => self.listeners(),
+            Command::Exempt(socket, _done) => {
+                if let Some(Err(error)) = self.datapath.as_ref().map(|datapath| datapath.exempt(socket.as_fd())) {
+                    tracing::warn!(%error, "the way to the server is judged like any other");
+                }
+            }
             Command::Detach => self.detach(),
             Command::Attach => self.attach(),
             Command::Stop => {}
@@ -212,21 +240,36 @@ impl Owner {
         let started = Instant::now();
         let Some(datapath) = &mut self.datapath else {
             self.last = Some((revision, state));
-            return self.report(Report::Applied { revision, took: Duration::ZERO });
+            self.report(Report::Applied { revision, took: Duration::ZERO });
+            return self.report(Report::Swept(Vec::new()));
         };
         match datapath.apply(&state) {
             Ok(applied) => {
                 self.last = Some((revision, state));
                 self.report(Report::Applied { revision, took: started.elapsed() });
-                if !applied.unchanged {
-                    self.sweep(revision);
-                }
+                let cut = if applied.unchanged { Vec::new() } else { self.sweep() };
+                self.report(Report::Swept(cut));
             }
             Err(error) => self.report(Report::NotApplied { revision, message: crate::sync::chain(&error) }),
         }
     }
 
-    fn sweep(&mut self, _revision: u64) {}
+    /// Ends what the live state refuses, in every namespace. Where the kernel cannot, it ends with its next packet.
+    fn sweep(&mut self) -> Vec<Cut> {
+        let Some(datapath) = &mut self.datapath else { return Vec::new() };
+        let mut cut = Vec::new();
+        for namespace in &self.namespaces {
+            match datapath.sweep(namespace.netns.as_fd()) {
+                Ok(report) => cut.extend(report.cut),
+                Err(WalkError::Absent(_)) => return cut,
+                Err(error) => tracing::warn!(cookie = namespace.cookie, %error, "live connections were not swept"),
+            }
+        }
+        if let Err(error) = datapath.settled() {
+            tracing::warn!(%error, "outgoing segments stay checked");
+        }
+        cut
+    }
 
     fn take_namespaces(&mut self, namespaces: Vec<Namespace>) {
         let known = |list: &[Namespace], cookie: u64| list.iter().any(|namespace| namespace.cookie == cookie);
@@ -241,14 +284,50 @@ impl Owner {
             }
         }
         self.namespaces = namespaces;
+        if !fresh.is_empty() {
+            self.listeners();
+        }
+    }
+
+    /// Gives listeners older than the programs their identity, where the kernel can, and tells of the others. After a fresh
+    /// attach this is also what tells older sockets from later ones.
+    fn listeners(&mut self) {
+        let Some(datapath) = &mut self.datapath else { return self.report(Report::Unrepaired(Vec::new())) };
+        let mut older = Vec::new();
+        for namespace in &self.namespaces {
+            let fd = namespace.netns.as_fd();
+            let found = datapath.listeners(fd).and_then(|found| match datapath.repair_listeners(fd) {
+                Err(WalkError::Absent(_)) => Ok(found),
+                repaired => repaired,
+            });
+            match found {
+                Ok(report) => {
+                    let silent = report.listeners.iter().filter(|listener| !listener.labels);
+                    let port = |listener: &datapath::walk::Listener| listener.address.port();
+                    older.extend(silent.map(port).map(|port| Listener { cookie: namespace.cookie, port }));
+                }
+                Err(error) => tracing::warn!(cookie = namespace.cookie, %error, "listeners were not looked at"),
+            }
+        }
+        if std::mem::take(&mut self.unmarked) {
+            datapath.all_marked();
+        }
+        self.report(Report::Unrepaired(older));
     }
 
     fn count(&mut self) {
         let Some(datapath) = &self.datapath else { return };
-        let counted =
-            Counted { denials: datapath.denials(), counters: datapath.counters(), capacities: datapath.capacities() };
-        let resets = self.refuser.counts().sent;
-        self.report(Report::Counted(Box::new(counted), resets));
+        if self.readings % CAPACITIES_EVERY == 0 {
+            self.capacities = datapath.capacities();
+        }
+        self.readings += 1;
+        let counted = Counted {
+            denials: datapath.denials(),
+            counters: datapath.counters(),
+            capacities: self.capacities.clone(),
+            resets: self.refuser.counts().sent,
+        };
+        self.report(Report::Counted(Box::new(counted)));
     }
 
     fn detach(&mut self) {
@@ -262,9 +341,13 @@ impl Owner {
     fn attach(&mut self) {
         if self.datapath.is_none() {
             match Datapath::attach(self.options.clone()) {
-                Ok(datapath) => self.datapath = Some(datapath),
+                Ok(datapath) => {
+                    self.unmarked = !datapath.taken_over();
+                    self.datapath = Some(datapath);
+                }
                 Err(error) => return self.report(Report::AttachFailed(crate::sync::chain(&error))),
             }
+            self.listeners();
             if let Some((revision, state)) = self.last.take() {
                 self.apply(revision, state);
             }

@@ -126,7 +126,7 @@ fn node(registry: &mut Registry, view: &View) {
     counter(registry, "applied", "States made live", own.applied);
     counter(registry, "not_applied", "States that could not be made live", own.not_applied);
     counter(registry, "streams", "Sync streams begun", own.streams);
-    counter(registry, "resets", "Resets sent to callers that were refused", own.resets);
+    counter(registry, "resets", "Resets sent to callers that were refused", view.counted.resets);
     counter(registry, "pulls_dropped", "Questions about unknown peers that the budget swallowed", own.pulls_dropped);
     counter(registry, "flows_sampled_out", "Allowed connections left out of reports", own.flows_sampled_out);
     counter(registry, "cut", "Live connections ended by a revocation or change", own.cut);

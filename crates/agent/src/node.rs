@@ -88,6 +88,8 @@ pub(crate) struct Inner {
     /// On its way to the kernel.
     pub applying: Option<kernel::Applying>,
     pub live: kernel::Live,
+    /// Revocations that are live and whose sweep is under way.
+    pub confirming: Vec<(String, String)>,
     pub refused: BTreeMap<String, (String, String)>,
     /// Own key generations that the server does not list yet.
     pub fresh_keys: BTreeSet<u8>,
@@ -134,6 +136,7 @@ impl Inner {
             behind: false,
             applying: None,
             live: kernel::Live::default(),
+            confirming: Vec::new(),
             refused: BTreeMap::new(),
             fresh_keys: BTreeSet::new(),
             clock_offset_ns: 0,
@@ -190,7 +193,7 @@ impl Node {
                 _ = flows.tick() => self.count(),
                 _ = observe.tick() => self.look(),
                 _ = clock.tick() => self.compare_clocks(),
-                _ = coverage.tick() => self.cover(),
+                _ = coverage.tick() => self.look_for_listeners(),
                 _ = second.tick() => self.housekeep(),
                 Some((observer, look)) = finished(&mut self.inner.looking) => self.looked(observer, look),
                 Some(found) = finished(&mut self.inner.covering) => self.covered(found),

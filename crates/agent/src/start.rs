@@ -26,7 +26,7 @@ use crate::view::View;
 use crate::workload::Registry;
 use crate::workload::declared::List;
 use crate::workload::namespaces::Namespaces;
-use crate::workload::observe::Observer;
+use crate::workload::observe::{self, Observer};
 
 /// Messages from the server that wait for the node.
 const FROM_SERVER_MAX: usize = 64;
@@ -120,7 +120,8 @@ impl Agent {
         let credential = credential(&config, &disk).await?;
         let enforcement = enforcement(&disk)?;
         let (enforcer, attachment, kernel) = attach(&config, enforcement.attached)?;
-        let namespaces = Namespaces::new().map_err(BindError::Namespace)?;
+        let mut namespaces = Namespaces::new().map_err(BindError::Namespace)?;
+        namespaces.add(&observe::namespaces_below(&config.cgroup_root));
         let taken_over = attachment.as_ref().is_some_and(|attachment| attachment.taken_over);
         let trust = credential.as_ref().and_then(Credential::trust);
         let registry = Registry::open(&disk, &config.cgroup_root)?;
@@ -167,7 +168,10 @@ impl Node {
         }
         if let Some(trust) = self.trust {
             match Held::load(&self.disk, &trust) {
-                Ok(Some(held)) => self.take_up(held),
+                Ok(Some(held)) => {
+                    self.inner.live.held = Some(held.clone());
+                    self.accept(held);
+                }
                 Ok(None) => {}
                 Err(error @ StateError::Older { .. }) => self.alarm(&code::STATE_OLDER, "state", &chain(&error)),
                 Err(error) => self.alarm(&code::STATE_UNTRUSTED, "state", &chain(&error)),
@@ -206,7 +210,8 @@ impl Bound {
         let tasks = TaskTracker::new();
         let socket = self.node.config.socket.clone();
         if let Some((credential, to_node)) = self.link {
-            tasks.spawn(link::run(credential, self.node.config.timers, to_node, cancel.clone()));
+            let way = link::Way { credential, commands: self.node.enforcer.commands(), timers: self.node.config.timers };
+            tasks.spawn(link::run(way, to_node, cancel.clone()));
         }
         tasks.spawn(local::serve(self.listener, self.door, cancel.clone()));
         let watching = self.node.watch.clone().map(|watch| watch_cgroups(watch, self.cgroups, cancel.clone()));

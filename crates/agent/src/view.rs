@@ -86,6 +86,8 @@ pub struct Counted {
     pub counters: Counters,
     /// Maps and how full they are.
     pub capacities: Vec<MapUse>,
+    /// Resets sent to callers that were refused.
+    pub resets: u64,
 }
 
 /// What the agent counts itself. All since its start.
@@ -99,8 +101,6 @@ pub struct OwnCounters {
     pub last_apply_us: u64,
     /// Sync streams begun.
     pub streams: u64,
-    /// Resets sent to callers that were refused.
-    pub resets: u64,
     /// Questions about unknown peers that the budget swallowed.
     pub pulls_dropped: u64,
     /// Allowed connections left out of reports.

@@ -26,9 +26,9 @@ pub enum EnterError {
 }
 
 impl Netns {
-    /// The namespace this process is in.
+    /// The namespace the calling thread is in.
     pub fn own() -> io::Result<Self> {
-        File::open("/proc/self/ns/net").map(Self)
+        File::open("/proc/thread-self/ns/net").map(Self)
     }
 
     /// The namespace a process is in. Errors: the process is gone, no right to look.

@@ -5,8 +5,10 @@ use std::time::Instant;
 
 use api::sync::Cut;
 use api::sync::agent_message::Message as FromAgent;
-use datapath::event::{Event, Kind, Peer};
+use datapath::event::{Event, Kind, Local, Peer};
+use datapath::feature::Feature;
 use datapath::state::ClassId;
+use datapath::walk;
 use policy::code::agent as code;
 use policy::reason::Reason;
 
@@ -15,6 +17,7 @@ use crate::clock::Now;
 use crate::compile::{CompileError, Inputs};
 use crate::enforce::{Attachment, Command, Report};
 use crate::flow::{Flows, Names};
+use crate::state::Held;
 use crate::sync::pull::Unknown;
 
 /// A workload as the kernel enforces it.
@@ -33,6 +36,8 @@ pub(crate) struct Live {
     pub took_ms: u32,
     /// By uid.
     pub placed: BTreeMap<String, Placement>,
+    /// The sealed state it was made from; `None` before the first.
+    pub held: Option<Held>,
     /// Revocations in force, and the workload of this node that each is about (empty: another node's).
     pub revocations: BTreeMap<String, String>,
 }
@@ -105,7 +110,7 @@ impl Node {
     /// What will be live when the model is.
     fn placements(&self, revision: u64) -> Live {
         let model = &self.inner.model;
-        let mut live = Live { revision, ..Live::default() };
+        let mut live = Live { revision, held: self.held.clone(), ..Live::default() };
         for workload in self.registry.iter() {
             let Some(placed) = model.placed.get(&workload.uid) else { continue };
             let identity = model.classes.get(&ClassId(placed.class));
@@ -139,13 +144,12 @@ impl Node {
             }
             Report::Records(records) => self.records(&records),
             Report::RecordsLost(lost) => self.inner.own.flows_sampled_out += lost,
-            Report::Swept { connections, .. } => self.inner.own.cut += u64::from(connections),
+            Report::Swept(cut) => self.swept(&cut),
             Report::Unrepaired(listeners) => {
-                self.inner.older_listeners.extend(listeners);
+                self.inner.older_listeners = listeners.into_iter().collect();
                 self.cover();
             }
-            Report::Counted(counted, resets) => {
-                self.inner.own.resets = resets;
+            Report::Counted(counted) => {
                 self.inner.counted = *counted;
                 self.flush_flows();
                 self.inner.unpublished = true;
@@ -178,26 +182,36 @@ impl Node {
         self.inner.behind = false;
         self.inner.own.last_apply_us = started.elapsed().as_micros() as u64;
         self.inner.unpublished = true;
+        self.inner.unsaved = true;
         self.calm(&code::NOT_APPLIED, "state");
         self.acknowledge();
-        let new: Vec<(String, String)> = self
-            .inner
-            .live
-            .revocations
-            .iter()
-            .filter(|(uid, _)| !before.revocations.contains_key(*uid))
-            .map(|(uid, workload)| (uid.clone(), workload.clone()))
-            .collect();
-        for (revocation_uid, workload_uid) in new {
-            // The confirmation, whether or not anything was open; each connection cut is reported as it is.
-            let at_revision = self.inner.live.revision;
-            self.say(FromAgent::Cut(Cut { revocation_uid, workload_uid, connections: 0, at_revision }));
+        let new = self.inner.live.revocations.iter().filter(|(uid, _)| !before.revocations.contains_key(*uid));
+        self.inner.confirming = new.map(|(uid, workload)| (uid.clone(), workload.clone())).collect();
+    }
+
+    /// The sweep after a state: every new revocation is confirmed, whether or not anything was open.
+    fn swept(&mut self, cut: &[walk::Cut]) {
+        let mut cuts: BTreeMap<(String, String), u32> =
+            std::mem::take(&mut self.inner.confirming).into_iter().map(|cause| (cause, 0)).collect();
+        for connection in cut {
+            *cuts.entry(self.cause(connection.local, connection.peer)).or_default() += 1;
+        }
+        self.say_cuts(cuts);
+    }
+
+    fn say_cuts(&mut self, cuts: BTreeMap<(String, String), u32>) {
+        let at_revision = self.inner.live.revision;
+        for ((revocation_uid, workload_uid), connections) in cuts {
+            self.inner.own.cut += u64::from(connections);
+            self.say(FromAgent::Cut(Cut { revocation_uid, workload_uid, connections, at_revision }));
         }
     }
 
     fn records(&mut self, records: &[Event]) {
         let names = names(&self.numbering, &self.inner.model);
         let now = self.inner.started.elapsed();
+        // Where the kernel can destroy sockets, the sweep counts; else a connection is cut by its next packet.
+        let by_packet = !self.inner.features.iter().any(|feature| feature == Feature::SocketDestroy.label());
         let mut cuts: BTreeMap<(String, String), u32> = BTreeMap::new();
         for event in records {
             self.flows.record(event, &names);
@@ -209,25 +223,23 @@ impl Node {
                     };
                     self.inner.pulls.want(unknown, now);
                 }
-                (Kind::Refused { cut: true, would: false, .. }, _) => *cuts.entry(self.cause(event)).or_default() += 1,
+                (Kind::Refused { cut: true, would: false, .. }, _) if by_packet => {
+                    *cuts.entry(self.cause(event.local, event.peer)).or_default() += 1;
+                }
                 _ => {}
             }
         }
         if let Some(pull) = self.inner.pulls.take(now) {
             self.say(FromAgent::Pull(pull));
         }
-        let at_revision = self.inner.live.revision;
-        for ((revocation_uid, workload_uid), connections) in cuts {
-            self.inner.own.cut += u64::from(connections);
-            self.say(FromAgent::Cut(Cut { revocation_uid, workload_uid, connections, at_revision }));
-        }
+        self.say_cuts(cuts);
     }
 
     /// The revocation that ended a connection (empty: a change of policy or labels), and the workload of this node.
-    fn cause(&self, event: &Event) -> (String, String) {
-        let slot = event.local.slot.map(|slot| u32::from(slot.0));
+    fn cause(&self, local: Local, peer: Peer) -> (String, String) {
+        let slot = local.slot.map(|slot| u32::from(slot.0));
         let local = self.inner.model.placed.values().find(|placed| Some(placed.slot) == slot);
-        let peer = match event.peer {
+        let peer = match peer {
             Peer::Workload(at) => self.inner.model.peers.get(&at),
             Peer::External(_) | Peer::Unknown => None,
         };

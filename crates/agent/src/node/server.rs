@@ -7,7 +7,7 @@ use policy::code::agent as code;
 
 use super::Node;
 use crate::clock::{Now, boot_id};
-use crate::state::{Changes, Held, StateError};
+use crate::state::{Held, StateError};
 use crate::sync::credential::{forget_key, make_key};
 use crate::sync::link::{FromServer, Stream};
 
@@ -52,7 +52,7 @@ impl Node {
             None => self.namespaces.own_addresses(),
         };
         let generation = self.inner.model.settings.as_ref().map_or(0, |settings| settings.own_key_generation);
-        let have_revision = match (&self.held, self.inner.resync) {
+        let have_revision = match (self.base(), self.inner.resync) {
             (Some(held), false) => held.revision(),
             _ => 0,
         };
@@ -112,17 +112,18 @@ impl Node {
                 let revision = chunk.revision;
                 match self.inner.assembly.take(chunk, &trust, self.floor) {
                     Ok(None) => {}
-                    Ok(Some(held)) => self.accept_whole(held),
+                    Ok(Some(held)) => {
+                        self.inner.resync = false;
+                        self.accept(held);
+                    }
                     Err(error) => self.refuse(revision, &error),
                 }
             }
             Some(FromTheServer::Delta(delta)) => {
                 let (Some(trust), revision) = (self.trust, delta.to_revision) else { return };
-                match self.held.as_ref().ok_or(StateError::Sequence("a delta before a snapshot")) {
-                    Ok(held) => match held.after(delta, &trust) {
-                        Ok((held, changes)) => self.accept(held, changes),
-                        Err(error) => self.refuse(revision, &error),
-                    },
+                let base = self.base().ok_or(StateError::Sequence("a delta before a snapshot"));
+                match base.and_then(|base| base.after(delta, &trust)) {
+                    Ok(held) => self.accept(held),
                     Err(error) => self.refuse(revision, &error),
                 }
             }
@@ -145,20 +146,14 @@ impl Node {
         }
     }
 
-    fn accept_whole(&mut self, held: Held) {
+    /// What the server's next delta starts from: the last state that is live, or on disk. One that was rejected is not.
+    fn base(&self) -> Option<&Held> {
+        if self.inner.behind { self.inner.live.held.as_ref() } else { self.held.as_ref() }
+    }
+
+    /// A believed state: it goes to the model now, to the kernel when it compiles, and to disk when it is live.
+    pub(crate) fn accept(&mut self, held: Held) {
         let changes = held.changes_since(self.held.as_ref());
-        self.inner.resync = false;
-        self.accept(held, changes);
-    }
-
-    /// The state on disk, at start.
-    pub(crate) fn take_up(&mut self, held: Held) {
-        self.accept_whole(held);
-        self.inner.unsaved = false;
-    }
-
-    /// A believed state: it goes to the model now, to the kernel when it compiles, and to disk within a second.
-    fn accept(&mut self, held: Held, changes: Changes) {
         tracing::debug!(revision = held.revision(), put = changes.put.len(), removed = changes.removed.len(), "state");
         let on_its_way = self.inner.stale || self.inner.behind || self.inner.applying.is_some();
         let is_live = changes.put.is_empty() && changes.removed.is_empty() && !on_its_way;
@@ -171,17 +166,18 @@ impl Node {
         }
         let revision = held.revision();
         self.floor = self.floor.max(revision);
-        self.held = Some(held);
-        self.inner.unsaved = true;
         self.inner.unpublished = true;
         self.calm(&code::STATE_UNTRUSTED, "state");
         self.calm(&code::STATE_OLDER, "state");
         if is_live {
             self.inner.live.revision = revision;
+            self.inner.live.held = Some(held.clone());
+            self.inner.unsaved = true;
             self.acknowledge();
         } else {
             self.inner.stale = true;
         }
+        self.held = Some(held);
         self.forget_keys();
     }
 

@@ -176,6 +176,7 @@ impl Running {
     fn live(&mut self) -> Box<State> {
         let state = self.state().expect("a state on its way");
         self.node.from_kernel(Report::Applied { revision: 0, took: Duration::from_millis(3) });
+        self.node.from_kernel(Report::Swept(Vec::new()));
         self.node.advance();
         state
     }
@@ -248,6 +249,25 @@ async fn what_cannot_be_compiled_is_rejected_by_name_and_the_last_good_state_sta
     running.live();
     assert_eq!(applied(&running.said()), [fixture.revision]);
     assert!(!alarmed(&running), "mended");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn after_a_rejection_the_servers_delta_starts_from_what_is_live() {
+    let mut fixture = Fixture::new();
+    let mut running = fixture.start();
+    running.connect();
+    running.hear(fixture.snapshot());
+    running.live();
+    let live = fixture.revision;
+    fixture.put("policy//a:x", sync::PolicyObject { json: b"{}".to_vec() });
+    running.hear(fixture.snapshot());
+    fixture.objects.remove("policy//a:x");
+    let server_message::Message::Snapshot(whole) = fixture.snapshot() else { panic!("a snapshot") };
+    let delta = sync::Delta { from_revision: live, to_revision: whole.revision, seal: whole.seal, ..Default::default() };
+    running.said();
+    running.hear(server_message::Message::Delta(delta));
+    running.live();
+    assert_eq!(applied(&running.said()), [fixture.revision]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -338,8 +358,21 @@ async fn a_revocation_is_confirmed_and_what_it_cuts_is_reported() {
     assert_eq!(cuts(running.said()), [("rev-1".to_owned(), 0)], "confirmed");
     assert_eq!(running.state_of(&uid).0, api::local::WorkloadState::Revoked);
     let cut = Kind::Refused { would: false, reset: false, early: false, cut: true };
-    running.node.from_kernel(Report::Records(vec![record(cut, Reason::Revoked); 3]));
+    let of = record(cut, Reason::Revoked);
+    let swept = datapath::walk::Cut {
+        local: of.local,
+        direction: of.direction,
+        peer: of.peer,
+        proof: of.proof,
+        reason: of.reason,
+        rule: 0,
+        local_address: of.local_address,
+        remote_address: of.remote_address,
+    };
+    running.node.from_kernel(Report::Swept(vec![swept; 3]));
     assert_eq!(cuts(running.said()), [("rev-1".to_owned(), 3)]);
+    running.node.from_kernel(Report::Records(vec![of; 2]));
+    assert_eq!(cuts(running.said()), [("rev-1".to_owned(), 2)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -106,6 +106,13 @@ impl Node {
         self.enforcer.send(Command::Count);
     }
 
+    /// Asks the kernel for listeners that identity cannot reach; [`Node::cover`] follows.
+    pub(super) fn look_for_listeners(&mut self) {
+        if !self.enforcer.send(Command::Listeners) {
+            self.cover();
+        }
+    }
+
     /// Looks for what the programs do not see, in the background: that reads every process's descriptors.
     pub(super) fn cover(&mut self) {
         if self.inner.covering.is_some() {
@@ -158,7 +165,7 @@ impl Node {
     /// Puts on disk what is not there yet.
     pub(super) fn save(&mut self) {
         if std::mem::take(&mut self.inner.unsaved)
-            && let Some(held) = &self.held
+            && let Some(held) = &self.inner.live.held
             && let Err(error) = tokio::task::block_in_place(|| held.save(&self.disk))
         {
             self.inner.unsaved = true;

@@ -41,7 +41,7 @@ pub async fn enrol(disk: &Disk, token: &JoinToken, hostname: &str) -> Result<Cre
     let public = ring.secrets[&0].public().0;
     let signature = identity::node_key::sign(&request.key_pem, 0, &public);
     let signature = signature.map_err(|_| EnrolError::Credential(CredentialError::Damaged("the node's key")))?;
-    let channel = tls::connect(&token.server, tls::pinned(token.ca)?).await?;
+    let channel = tls::connect(&token.server, tls::pinned(token.ca)?, None).await?;
     let message = EnrolRequest {
         token_secret: token.secret.clone(),
         csr_der: request.request_der,

@@ -1,5 +1,7 @@
 //! The Sync stream: kept up, with jittered back-off between attempts.
 
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use api::sync::sync_client::SyncClient;
@@ -13,6 +15,7 @@ use tonic::Status;
 use super::credential::Credential;
 use super::tls::{self, ConnectError};
 use crate::config::Timers;
+use crate::enforce::Command;
 
 /// Messages that wait for the network; a node that would exceed it drops the stream and says everything anew.
 pub const OUTGOING_MAX: usize = 256;
@@ -57,14 +60,29 @@ enum Ended {
     NodeGone,
 }
 
+/// What it takes to reach the server.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// Who this node is.
+    pub credential: Credential,
+    /// The datapath's thread: the agent's own sockets are left alone by the programs.
+    pub commands: SyncSender<Command>,
+    /// Pauses.
+    pub timers: Timers,
+}
+
+/// How long the datapath may take to leave a socket alone; after that it is judged like any other.
+const EXEMPT: Duration = Duration::from_secs(1);
+
 /// Keeps a stream up until cancelled.
-pub async fn run(credential: Credential, timers: Timers, node: mpsc::Sender<FromServer>, cancel: CancellationToken) {
+pub async fn run(way: Way, node: mpsc::Sender<FromServer>, cancel: CancellationToken) {
+    let timers = way.timers;
     let mut pause = timers.reconnect_min;
     loop {
         let begun = Instant::now();
         let ended = tokio::select! {
             () = cancel.cancelled() => return,
-            ended = stream(&credential, &node) => ended,
+            ended = stream(&way, &node) => ended,
         };
         if matches!(ended, Ended::NodeGone) || node.send(FromServer::Down(ended.to_string())).await.is_err() {
             return;
@@ -85,15 +103,16 @@ fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 
-async fn stream(credential: &Credential, node: &mpsc::Sender<FromServer>) -> Ended {
-    match try_stream(credential, node).await {
+async fn stream(way: &Way, node: &mpsc::Sender<FromServer>) -> Ended {
+    match try_stream(way, node).await {
         Ok(()) => Ended::Closed,
         Err(ended) => ended,
     }
 }
 
-async fn try_stream(credential: &Credential, node: &mpsc::Sender<FromServer>) -> Result<(), Ended> {
-    let channel = tls::connect(&credential.enrolled.server, credential.tls()?).await?;
+async fn try_stream(way: &Way, node: &mpsc::Sender<FromServer>) -> Result<(), Ended> {
+    let credential = &way.credential;
+    let channel = tls::connect(&credential.enrolled.server, credential.tls()?, Some(way.commands.clone())).await?;
     let (outgoing, messages) = mpsc::channel(OUTGOING_MAX);
     let end = CancellationToken::new();
     let mut client = SyncClient::new(channel).max_decoding_message_size(MESSAGE_MAX);
@@ -111,5 +130,15 @@ async fn try_stream(credential: &Credential, node: &mpsc::Sender<FromServer>) ->
             }
             None => return Ok(()),
         }
+    }
+}
+
+/// Has the datapath leave a socket alone before it connects.
+pub(super) async fn exempt(commands: &SyncSender<Command>, socket: &impl std::os::fd::AsFd) {
+    let Ok(socket): Result<OwnedFd, _> = socket.as_fd().try_clone_to_owned() else { return };
+    let (done, exempted) = tokio::sync::oneshot::channel();
+    if commands.try_send(Command::Exempt(socket, done)).is_ok() {
+        // An error is the sender dropped, which is how "done" is said.
+        let _ = tokio::time::timeout(EXEMPT, exempted).await;
     }
 }

@@ -1,6 +1,7 @@
 //! TLS to the server: before enrolment by the authority's fingerprint in the join token, after it by the authority.
 
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -10,9 +11,11 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::enforce::Command;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -79,8 +82,12 @@ fn with_h2(mut config: ClientConfig) -> ClientConfig {
     config
 }
 
-/// Connects.
-pub(super) async fn connect(url: &str, config: ClientConfig) -> Result<Channel, ConnectError> {
+/// Connects. With `commands` the socket is left alone by the kernel programs; without, there are none yet.
+pub(super) async fn connect(
+    url: &str,
+    config: ClientConfig,
+    commands: Option<SyncSender<Command>>,
+) -> Result<Channel, ConnectError> {
     let invalid = || ConnectError::Url(url.to_owned());
     let uri: Uri = url.parse().map_err(|_| invalid())?;
     let host = uri.host().ok_or_else(invalid)?.to_owned();
@@ -88,10 +95,11 @@ pub(super) async fn connect(url: &str, config: ClientConfig) -> Result<Channel, 
     let name = host.trim_matches(['[', ']']).to_owned();
     let server_name = ServerName::try_from(name.clone()).map_err(|_| invalid())?;
     let connector = TlsConnector::from(Arc::new(config));
-    let dial = tower::service_fn(move |_: Uri| {
+    let connect = tower::service_fn(move |_: Uri| {
         let (connector, server_name, name) = (connector.clone(), server_name.clone(), name.clone());
+        let commands = commands.clone();
         async move {
-            let stream = TcpStream::connect((name.as_str(), port)).await?;
+            let stream = dial(&name, port, commands.as_ref()).await?;
             stream.set_nodelay(true)?;
             connector.connect(server_name, stream).await.map(TokioIo::new)
         }
@@ -103,11 +111,27 @@ pub(super) async fn connect(url: &str, config: ClientConfig) -> Result<Channel, 
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true);
-    let connected = tokio::time::timeout(CONNECT * 2, endpoint.connect_with_connector(dial)).await;
+    let connected = tokio::time::timeout(CONNECT * 2, endpoint.connect_with_connector(connect)).await;
     match connected {
         Ok(connected) => connected.map_err(ConnectError::Transport),
         Err(_) => Err(ConnectError::Url(format!("{url} (no answer)"))),
     }
+}
+
+/// Tries every address of a name, in the order of the resolver.
+async fn dial(name: &str, port: u16, commands: Option<&SyncSender<Command>>) -> std::io::Result<TcpStream> {
+    let mut failed = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
+    for address in tokio::net::lookup_host((name, port)).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        if let Some(commands) = commands {
+            super::link::exempt(commands, &socket).await;
+        }
+        match socket.connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 /// Finds the authority among what the server shows, by its fingerprint, and verifies the server below it.

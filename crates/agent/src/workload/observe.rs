@@ -37,6 +37,8 @@ type FileId = (u64, u64, u64, i64);
 
 /// Larger programs get no `@linux:exe-sha256`: hashing them would take too long.
 pub const EXE_SIZE_MAX: u64 = 64 << 20;
+/// Most cgroups that are looked through at start.
+const CGROUPS_MAX: usize = 16_384;
 /// Most remembered digests.
 const DIGESTS_MAX: usize = 1024;
 
@@ -113,6 +115,22 @@ impl Observer {
         self.digests.insert(id, digest.clone());
         digest
     }
+}
+
+/// The network namespaces of all processes below a cgroup, by inode: whatever lives there when the programs come is to be
+/// told apart from what comes later.
+pub fn namespaces_below(root: &Path) -> BTreeMap<u64, Arc<Netns>> {
+    let mut found = BTreeMap::new();
+    for cgroup in linux::cgroup::tree(root, CGROUPS_MAX) {
+        for pid in linux::cgroup::processes(&cgroup).unwrap_or_default() {
+            if let Ok(netns) = Netns::of_process(pid)
+                && let Ok(inode) = netns.inode()
+            {
+                found.entry(inode).or_insert_with(|| Arc::new(netns));
+            }
+        }
+    }
+    found
 }
 
 fn sha256(path: &Path) -> Option<String> {
