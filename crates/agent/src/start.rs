@@ -210,7 +210,8 @@ impl Bound {
         let tasks = TaskTracker::new();
         let socket = self.node.config.socket.clone();
         if let Some((credential, to_node)) = self.link {
-            let way = link::Way { credential, commands: self.node.enforcer.commands(), timers: self.node.config.timers };
+            let way =
+                link::Way { credential, commands: self.node.enforcer.commands(), timers: self.node.config.timers };
             tasks.spawn(link::run(way, to_node, cancel.clone()));
         }
         tasks.spawn(local::serve(self.listener, self.door, cancel.clone()));

@@ -263,7 +263,8 @@ async fn after_a_rejection_the_servers_delta_starts_from_what_is_live() {
     running.hear(fixture.snapshot());
     fixture.objects.remove("policy//a:x");
     let server_message::Message::Snapshot(whole) = fixture.snapshot() else { panic!("a snapshot") };
-    let delta = sync::Delta { from_revision: live, to_revision: whole.revision, seal: whole.seal, ..Default::default() };
+    let delta =
+        sync::Delta { from_revision: live, to_revision: whole.revision, seal: whole.seal, ..Default::default() };
     running.said();
     running.hear(server_message::Message::Delta(delta));
     running.live();
