@@ -200,14 +200,16 @@ struct place {
 	__u16 real_port; /* 0 = the dialled one */
 	__u8 kind;
 	__u8 claimed_udp;
-	__u32 pad;
+	__u32 class; /* of a Service: the one class of all its members, 0 = they differ */
 };
 
 struct member_key {
 	__u64 ref;
-	__u32 service;
+	__u32 service; /* or CLAIMED_UDP | port: a UDP port of a local workload that a Service declares */
 	__u32 pad;
 };
+
+#define CLAIMED_UDP 0x80000000U
 
 struct verdict {
 	__u32 rule;
@@ -317,6 +319,27 @@ struct sock_state {
 #define SF_LABELLED 1 /* the peer answered with identity */
 #define SF_WRITE_SHARED 2 /* another program had asked for header options before us */
 #define SF_DENIED 4 /* a record of the cut was written */
+
+/* A UDP exchange that was allowed: answers pass while it is young. */
+struct flow_key {
+	union addr remote;
+	__u64 cookie;
+	__u16 port; /* the remote one */
+	__u16 pad[3];
+};
+
+struct flow {
+	__u64 live;
+	__u64 peer;
+	__u32 class;
+	__u32 rule;
+	__u32 seconds; /* last used */
+	__u16 policy_port;
+	__u8 direction;
+	__u8 proof;
+};
+
+#define FLOW_SECONDS 180
 
 struct denial_key {
 	__u64 peer; /* node << 16 | slot, or the class when proof is external; 0 = unknown */

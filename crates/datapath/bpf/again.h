@@ -2,6 +2,21 @@
 /* Verdicts for connections that live already: under a new epoch, and for those older than the attach (rules 7 and 14). */
 #pragma once
 
+/* The stamp of a socket that the connect hook has not stamped: by its cgroup, once per epoch. */
+NOINLINE int restamp(struct __sk_buff *skb, struct sock_state *st, const struct config *cfg)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk || !st || !cfg)
+		return 0;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return 0;
+	st->stamp = stamp_of_socket(cfg, sk);
+	st->stamp_live = cfg->live;
+	return 0;
+}
+
 /* Verdict for a live connection under a new epoch, from what is stored of it. */
 NOINLINE int judge_again(struct decision *d, const struct sock_state *st, const struct local *l, const union addr *remote)
 {

@@ -65,6 +65,82 @@ NOINLINE int judge_dial(struct decision *d, const union addr *to)
 	return d->allow;
 }
 
+INLINE void record_dial(struct bpf_sock_addr *ctx, const struct decision *d, const union addr *to, __u32 kind_flags)
+{
+	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+
+	if (!e) {
+		stage(kind_flags == E_OPEN ? S_EVENT_LOST : S_NOTICE_LOST);
+		return;
+	}
+	fill_event(e, d, kind_flags & 0xff, kind_flags >> 8);
+	e->netns = bpf_get_netns_cookie(ctx);
+	e->remote = *to;
+	e->local.d[0] = 0;
+	e->local.d[1] = 0;
+	e->remote_port = swap16(ctx->user_port);
+	e->local_port = 0;
+	bpf_ringbuf_submit(e, RB_NO_WAKEUP);
+}
+
+/* A refusal before the first packet: an errno. 1 = the workload observes only; later records tell the rest. */
+INLINE int refuse_dial(struct bpf_sock_addr *ctx, const struct decision *d, const struct local *l, const union addr *to)
+{
+	bool would = !d->judged && !(l->flags & L_ENFORCE) && d->reason != R_REVOKED;
+
+	count_denial(d, would);
+	if (would)
+		return 1;
+	stage(S_CONNECT_REFUSED);
+	record_dial(ctx, d, to, E_REFUSED | EF_EARLY << 8);
+	return refuse_call(ERRNO_CONNREFUSED);
+}
+
+/* A datagram's destination, from connect() or sendmsg(): the answer is recorded so that replies find their way. */
+INLINE int send_udp(struct bpf_sock_addr *ctx, const union addr *to)
+{
+	struct config *cfg = configuration();
+	struct decision d = { .proto = PROTO_UDP, .direction = EGRESS };
+	struct sock_state fresh = {};
+	struct bpf_sock *sk = ctx->sk;
+	struct sock_state *st;
+	struct flow_key key;
+	struct flow *flow;
+	struct local *l;
+
+	if (!cfg || !cfg->live || !sk)
+		return 1;
+	st = bpf_sk_storage_get(&socks, sk, &fresh, SK_STORAGE_CREATE);
+	if (!st) {
+		stage(S_NO_MEMORY);
+		return refuse_call(ERRNO_PERM);
+	}
+	if (st->role == ROLE_EXEMPT)
+		return 1;
+	d.live = cfg->live;
+	if (st->stamp_live != d.live || !st->stamp) {
+		st->stamp = stamp_of_current(cfg);
+		st->stamp_live = d.live;
+	}
+	d.stamp = st->stamp;
+	l = local_of(d.stamp);
+	d.port = swap16(ctx->user_port);
+	if (!l || is_dhcp(d.port))
+		return 1;
+	flow_key_of(&key, bpf_get_socket_cookie(ctx), to, d.port);
+	flow = flow_of(&key);
+	if (flow && (flow->live == d.live || flow->direction == INGRESS))
+		return 1; /* an answer under an older epoch passes; the next question is judged anew */
+	judge_sending(&d, cfg, l, to);
+	if (!d.allow && !refuse_dial(ctx, &d, l, to))
+		return 0;
+	if (d.allow && !d.would_allow)
+		count_denial(&d, 1);
+	flow_write(&key, &d);
+	record_dial(ctx, &d, to, E_OPEN);
+	return 1;
+}
+
 INLINE int dial(struct bpf_sock_addr *ctx, const union addr *to)
 {
 	struct config *cfg = configuration();
@@ -73,11 +149,11 @@ INLINE int dial(struct bpf_sock_addr *ctx, const union addr *to)
 	struct sock_state *st;
 	struct bpf_sock *sk = ctx->sk;
 	struct local *l;
-	struct event *e;
-	bool would;
 
-	if (!cfg || !cfg->live || !sk || ctx->protocol != PROTO_TCP)
+	if (!cfg || !cfg->live || !sk)
 		return 1;
+	if (ctx->protocol != PROTO_TCP)
+		return ctx->protocol == PROTO_UDP ? send_udp(ctx, to) : 1;
 	st = bpf_sk_storage_get(&socks, sk, &fresh, SK_STORAGE_CREATE);
 	if (!st) {
 		stage(S_NO_MEMORY);
@@ -103,27 +179,7 @@ INLINE int dial(struct bpf_sock_addr *ctx, const union addr *to)
 	d.direction = EGRESS;
 	d.proto = PROTO_TCP;
 	d.port = swap16(ctx->user_port);
-	if (judge_dial(&d, to))
-		return 1;
-	would = !d.judged && !(l->flags & L_ENFORCE) && d.reason != R_REVOKED;
-	count_denial(&d, would);
-	if (would)
-		return 1; /* observing: the SYN-ACK's record tells the rest */
-	stage(S_CONNECT_REFUSED);
-	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
-	if (e) {
-		fill_event(e, &d, E_REFUSED, EF_EARLY);
-		e->netns = bpf_get_netns_cookie(ctx);
-		e->remote = *to;
-		e->local.d[0] = 0;
-		e->local.d[1] = 0;
-		e->remote_port = swap16(ctx->user_port);
-		e->local_port = 0;
-		bpf_ringbuf_submit(e, RB_NO_WAKEUP);
-	} else {
-		stage(S_NOTICE_LOST);
-	}
-	return refuse_call(ERRNO_CONNREFUSED);
+	return judge_dial(&d, to) || refuse_dial(ctx, &d, l, to);
 }
 
 SEC("cgroup/connect4")
@@ -145,6 +201,27 @@ int stolos_connect6(struct bpf_sock_addr *ctx)
 	to.w[2] = ONCE(ctx->user_ip6[2]);
 	to.w[3] = ONCE(ctx->user_ip6[3]);
 	return dial(ctx, &to);
+}
+
+SEC("cgroup/sendmsg4")
+int stolos_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	union addr to;
+
+	addr_v4(&to, ctx->user_ip4);
+	return ctx->protocol == PROTO_UDP ? send_udp(ctx, &to) : 1;
+}
+
+SEC("cgroup/sendmsg6")
+int stolos_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	union addr to;
+
+	to.w[0] = ONCE(ctx->user_ip6[0]);
+	to.w[1] = ONCE(ctx->user_ip6[1]);
+	to.w[2] = ONCE(ctx->user_ip6[2]);
+	to.w[3] = ONCE(ctx->user_ip6[3]);
+	return ctx->protocol == PROTO_UDP ? send_udp(ctx, &to) : 1;
 }
 
 /* Records and counts what a protected workload may not open. 1 = it observes only. */

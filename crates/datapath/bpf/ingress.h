@@ -2,21 +2,6 @@
 /* cgroup_skb/ingress: the gate. An allowed connection costs one storage look-up and one compare per segment. */
 #pragma once
 
-/* The stamp of a socket that the connect hook has not stamped: by its cgroup, once per epoch. */
-NOINLINE int restamp(struct __sk_buff *skb, struct sock_state *st, const struct config *cfg)
-{
-	struct bpf_sock *sk = skb->sk;
-
-	if (!sk || !st || !cfg)
-		return 0;
-	sk = bpf_sk_fullsock(sk);
-	if (!sk)
-		return 0;
-	st->stamp = stamp_of_socket(cfg, sk);
-	st->stamp_live = cfg->live;
-	return 0;
-}
-
 /* A segment of a connection older than the attach: reported, and refused only when its time is over. */
 INLINE int older(struct __sk_buff *skb, struct sock_state *st, const struct config *cfg, struct packet *p,
 		 struct decision *d, struct local *l)
@@ -134,7 +119,7 @@ int stolos_ingress(struct __sk_buff *skb)
 	if (st && st->live == cfg->live)
 		return 1;
 	sk = bpf_sk_fullsock(sk);
-	if (!sk || sk->protocol != PROTO_TCP)
+	if (!sk)
 		return 1;
-	return ingress_tcp(skb, sk, st, cfg);
+	return sk->protocol == PROTO_TCP ? ingress_tcp(skb, sk, st, cfg) : ingress_other(skb, sk, st, cfg);
 }

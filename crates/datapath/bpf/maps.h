@@ -137,6 +137,14 @@ struct {
 	__uint(max_entries, 1 << 20);
 } events SEC(".maps");
 
+/* Answers only to recorded questions (rule 17). The least used give way; what gave way is judged anew. */
+struct {
+	__uint(type, MAP_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
 /* Exact and cumulative; what finds no room is counted per reason in `stages`. */
 struct {
 	__uint(type, MAP_HASH);

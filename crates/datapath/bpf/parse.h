@@ -100,7 +100,7 @@ NOINLINE int walk_options(struct packet *p)
 }
 
 /* Where the transport header starts, with the addresses read; 0 = cannot be read. */
-NOINLINE int parse_network(struct __sk_buff *skb, struct packet *p)
+NOINLINE int parse_network(struct __sk_buff *skb, struct packet *p, __u32 proto)
 {
 	__u8 next;
 	__u32 off;
@@ -113,7 +113,7 @@ NOINLINE int parse_network(struct __sk_buff *skb, struct packet *p)
 		addr_v4(&p->src, read32(p->header + 12));
 		addr_v4(&p->dst, read32(p->header + 16));
 		off = (p->header[0] & 15) * 4;
-		if (p->header[0] >> 4 != 4 || off < 20 || p->header[9] != PROTO_TCP)
+		if (p->header[0] >> 4 != 4 || off < 20 || p->header[9] != proto)
 			return 0;
 		return off;
 	}
@@ -128,7 +128,7 @@ NOINLINE int parse_network(struct __sk_buff *skb, struct packet *p)
 	next = p->header[6];
 	off = 40;
 	for (int i = 0; i < 6; i++) {
-		if (next == PROTO_TCP)
+		if (next == proto)
 			return off;
 		/* hop-by-hop, routing, destination options: eight octets times length plus one; authentication: four. */
 		if (next != 0 && next != 43 && next != 60 && next != 51)
@@ -150,7 +150,7 @@ NOINLINE int parse_tcp(struct __sk_buff *skb, struct packet *p)
 		return -1;
 	p->option = OPT_NONE;
 	p->fast_open = 0;
-	off = parse_network(skb, p);
+	off = parse_network(skb, p, PROTO_TCP);
 	if (!off || off > 2048 || bpf_skb_load_bytes(skb, off, p->header, 20) < 0)
 		return -1;
 	p->sport = (__u16)p->header[0] << 8 | p->header[1];
@@ -172,4 +172,42 @@ NOINLINE int parse_tcp(struct __sk_buff *skb, struct packet *p)
 	if (len == 0 || bpf_skb_load_bytes(skb, off + 20, p->list, len) < 0)
 		return -1;
 	return walk_options(p);
+}
+
+/* The ends of a datagram. 0 = read, negative = cannot be read. */
+NOINLINE int parse_udp(struct __sk_buff *skb, struct packet *p)
+{
+	__u32 off;
+
+	if (!p)
+		return -1;
+	p->option = OPT_NONE;
+	p->flags = 0;
+	off = parse_network(skb, p, PROTO_UDP);
+	if (!off || off > 2048 || bpf_skb_load_bytes(skb, off, p->header, 8) < 0)
+		return -1;
+	p->sport = (__u16)p->header[0] << 8 | p->header[1];
+	p->dport = (__u16)p->header[2] << 8 | p->header[3];
+	p->seq = 1;
+	p->ack = 1;
+	return 0;
+}
+
+/* The type of an ICMP message, with the addresses read. Negative = cannot be read. */
+NOINLINE int parse_icmp(struct __sk_buff *skb, struct packet *p, __u32 proto)
+{
+	__u32 off;
+
+	if (!p)
+		return -1;
+	p->option = OPT_NONE;
+	p->flags = 0;
+	off = parse_network(skb, p, proto);
+	if (!off || off > 2048 || bpf_skb_load_bytes(skb, off, p->header, 1) < 0)
+		return -1;
+	p->sport = 0;
+	p->dport = 0;
+	p->seq = 1;
+	p->ack = 1;
+	return p->header[0];
 }

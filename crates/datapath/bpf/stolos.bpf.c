@@ -7,6 +7,7 @@
 #include "server.h"
 #include "client.h"
 #include "again.h"
+#include "datagram.h"
 #include "ingress.h"
 #include "egress.h"
 #include "socket.h"

@@ -82,7 +82,7 @@ plain! {
     Pair = 32 { tx: Key, rx: Key, }
     NodeKeys = 520 { own_generation: u8, peer_generation: u8, valid: u16, pad: u32, pairs: [Pair; 16], }
     PlaceKey = 24 { addr: Addr, port: u16, proto: u8, pad: u8, pad2: u32, }
-    Place = 16 { r#ref: u64, real_port: u16, kind: u8, claimed_udp: u8, pad: u32, }
+    Place = 16 { r#ref: u64, real_port: u16, kind: u8, claimed_udp: u8, class: u32, }
     MemberKey = 16 { r#ref: u64, service: u32, pad: u32, }
     Verdict = 8 { rule: u32, flags: u8, reason: u8, pad: u16, }
     VerdictKey = 12 { local: u32, peer: u32, direction: u32, }
@@ -134,6 +134,7 @@ pub(crate) const PLACE_NODE: u8 = 1;
 pub(crate) const PLACE_WORKLOAD: u8 = 2;
 pub(crate) const PLACE_SERVICE: u8 = 3;
 pub(crate) const PLACE_DECLARED: u8 = 4;
+pub(crate) const CLAIMED_UDP: u32 = 0x8000_0000;
 pub(crate) const NETWORK_CLASS: u32 = 1;
 pub(crate) const NETWORK_FLEET: u32 = 2;
 pub(crate) const NETWORK_SCOPE: u32 = 4;

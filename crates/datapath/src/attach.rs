@@ -27,10 +27,12 @@ use crate::walk::Walks;
 const LAYOUT: &str = "v1";
 
 /// Programs on the cgroup, in the order of attachment: writers before the gate, so that nothing is refused unlabelled.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("stolos_socket", "socket"),
     ("stolos_create", "create"),
     ("stolos_setsockopt", "setsockopt"),
+    ("stolos_sendmsg4", "sendmsg4"),
+    ("stolos_sendmsg6", "sendmsg6"),
     ("stolos_connect4", "connect4"),
     ("stolos_connect6", "connect6"),
     ("stolos_ingress", "ingress"),

@@ -25,6 +25,9 @@ pub enum StateError {
     /// A key generation outside 0..=3.
     #[error("key generation {0} does not exist (0 to 3)")]
     Generation(u8),
+    /// A Service id with the top bit set.
+    #[error("service {0:#x} has the top bit set, which is the kernel's own")]
+    Service(u32),
     /// Two entries for the same thing that say different things.
     #[error("two different {what} for {key}")]
     Conflict {
@@ -61,7 +64,7 @@ impl Tables {
             peers: peers(state)?,
             nodes: nodes(state)?,
             places: places(state)?,
-            members: state.members.iter().map(|&(service, at)| (member_key(service, at), 1)).collect(),
+            members: members(state)?,
             policy: Policy::compile(state)?,
         })
     }
@@ -128,7 +131,37 @@ fn nodes(state: &State) -> Result<BTreeMap<u32, abi::NodeKeys>, StateError> {
     Ok(map)
 }
 
+/// Members of Services, and the UDP ports of this node's workloads that a Service declares.
+fn members(state: &State) -> Result<BTreeMap<abi::MemberKey, u32>, StateError> {
+    let mut map = BTreeMap::new();
+    for &(service, at) in &state.members {
+        if service >= abi::CLAIMED_UDP {
+            return Err(StateError::Service(service));
+        }
+        map.insert(member_key(service, at), 1);
+    }
+    for place in state.places.iter().filter(|place| place.claimed_udp) {
+        let (PlaceTarget::Service(id), Some((_, dialled))) = (place.target, place.port) else { continue };
+        let port = u32::from(place.real_port.unwrap_or(dialled));
+        let here = state.members.iter().filter(|(service, at)| *service == id && at.node == state.node);
+        map.extend(here.map(|&(_, at)| (member_key(abi::CLAIMED_UDP | port, at), 1)));
+    }
+    Ok(map)
+}
+
+/// The class that all members of a Service have, 0 when they differ or are not known.
+fn classes_of_services(state: &State) -> BTreeMap<u32, u32> {
+    let class_of: BTreeMap<_, _> = state.peers.iter().map(|peer| (peer.at, peer.class.0)).collect();
+    let mut classes: BTreeMap<u32, u32> = BTreeMap::new();
+    for (service, at) in &state.members {
+        let class = class_of.get(at).copied().unwrap_or(0);
+        classes.entry(*service).and_modify(|common| *common *= u32::from(*common == class)).or_insert(class);
+    }
+    classes
+}
+
 fn places(state: &State) -> Result<BTreeMap<abi::PlaceKey, abi::Place>, StateError> {
+    let classes = classes_of_services(state);
     let mut map = BTreeMap::new();
     for place in &state.places {
         let (proto, port) = place.port.unwrap_or((0, 0));
@@ -138,13 +171,17 @@ fn places(state: &State) -> Result<BTreeMap<abi::PlaceKey, abi::Place>, StateErr
             PlaceTarget::Service(id) => (abi::PLACE_SERVICE, u64::from(id)),
             PlaceTarget::Declared => (abi::PLACE_DECLARED, 0),
         };
+        let class = match place.target {
+            PlaceTarget::Service(id) => classes.get(&id).copied().unwrap_or(0),
+            _ => 0,
+        };
         let key = abi::PlaceKey { addr: place.address.into(), port, proto, pad: 0, pad2: 0 };
         let value = abi::Place {
             r#ref: at,
             real_port: place.real_port.unwrap_or(0),
             kind,
             claimed_udp: place.claimed_udp.into(),
-            pad: 0,
+            class,
         };
         insert(&mut map, key, value, "places", || format!("{} port {port}", place.address))?;
     }

@@ -6,6 +6,7 @@
 mod guarded;
 mod netns_attacks;
 mod netns_bench;
+mod netns_datagram;
 mod netns_handshake;
 mod netns_live;
 mod netns_refuse;
