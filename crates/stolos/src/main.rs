@@ -28,6 +28,8 @@ use clap::error::ErrorKind;
 use crate::failure::{C, Failure};
 
 fn main() -> ExitCode {
+    // The HTTP client asks the process for its cryptography. Fails only where it is installed already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(error) => return usage(&error),
