@@ -58,7 +58,8 @@ fn serve(stream: UnixStream, answers: &[(&str, u16, Value)]) {
         let found = answers.iter().find(|(request, ..)| *request == wanted);
         let (status, answer) = found.map_or(missing, |(_, status, answer)| (*status, answer.clone()));
         let text = answer.to_string();
-        let head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", text.len());
+        let head =
+            format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", text.len());
         if writer.write_all((head + &text).as_bytes()).is_err() {
             return;
         }
@@ -106,7 +107,10 @@ fn a_refusal_keeps_the_agents_code_and_advice() {
     let refused = agent.run(&["label", "web", "tier=front"]);
     assert_eq!(refused.status.code(), Some(1));
     let text = out(&refused);
-    assert!(text.starts_with("error[E4105]: the cluster does not allow the key `tier`\n  help: Ask its owner."), "{text}");
+    assert!(
+        text.starts_with("error[E4105]: the cluster does not allow the key `tier`\n  help: Ask its owner."),
+        "{text}"
+    );
 }
 
 #[test]
