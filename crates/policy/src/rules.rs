@@ -164,6 +164,11 @@ impl RuleSet {
         };
     }
 
+    /// What was said of exactly this namespace.
+    pub fn stated_posture(&self, namespace: &NamespacePath) -> Option<Posture> {
+        self.postures.get(namespace).copied()
+    }
+
     /// What holds in a namespace: the word of the nearest one at or above it.
     pub fn posture(&self, namespace: &NamespacePath) -> Posture {
         let nearest = namespace.and_ancestors().find_map(|path| self.postures.get(path));

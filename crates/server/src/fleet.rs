@@ -3,12 +3,13 @@
 //! Pure: documents and key rings go in (see [`document`]), answers come out. It is rebuilt from the store at start and
 //! then follows the change feed; nothing is written from here. It must not know streams or the database.
 
+pub(crate) mod compiled;
 pub mod document;
 pub mod reference;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use api::kind::cluster::ClusterSpec;
 use api::kind::revocation::RevocationSpec;
@@ -20,10 +21,11 @@ use policy::namespace::{ExternalId, NamespacePath, PolicyId};
 use policy::posture::PostureTree;
 use policy::rules::RuleSet;
 
+use self::compiled::Compiled;
 use crate::generations::Ring;
 use crate::place::claims::{Claims, Owner};
 use crate::place::{Declared, ServiceEntry};
-use crate::view::SideCache;
+use crate::view::SharedViews;
 
 /// A secret of the fleet: the key that filters SYNs. `Debug` shows no byte of it.
 #[derive(Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -128,7 +130,7 @@ pub struct Fleet {
     pub(crate) revision: u64,
     pub(crate) now: Timestamp,
     pub(crate) postures: PostureTree,
-    pub(crate) rules: RuleSet,
+    pub(crate) compiled: Compiled,
     pub(crate) policies: BTreeMap<PolicyId, PolicyEntry>,
     pub(crate) networks: BTreeMap<ExternalId, NetworkEntry>,
     pub(crate) services: BTreeMap<u32, ServiceEntry>,
@@ -140,8 +142,8 @@ pub struct Fleet {
     pub(crate) claims: Claims,
     pub(crate) node_keys: BTreeMap<NodeId, Ring<[u8; 32]>>,
     pub(crate) fleet_keys: Ring<FleetKey>,
-    /// What peers' sides say about classes, until a policy or posture changes.
-    pub(crate) sides: Mutex<SideCache>,
+    /// Parts of views that many nodes share, until something changes.
+    pub(crate) shared: Mutex<SharedViews>,
 }
 
 impl Fleet {
@@ -152,7 +154,7 @@ impl Fleet {
             revision: 0,
             now,
             postures: PostureTree::new(),
-            rules: RuleSet::new(),
+            compiled: Compiled::default(),
             policies: BTreeMap::new(),
             networks: BTreeMap::new(),
             services: BTreeMap::new(),
@@ -164,7 +166,7 @@ impl Fleet {
             claims: Claims::default(),
             node_keys: BTreeMap::new(),
             fleet_keys: Ring::default(),
-            sides: Mutex::default(),
+            shared: Mutex::default(),
         }
     }
 
@@ -191,6 +193,9 @@ impl Fleet {
         if posture {
             self.refresh_postures();
         }
+        if expired || posture {
+            self.forget_shared();
+        }
         expired || posture
     }
 
@@ -202,6 +207,7 @@ impl Fleet {
 
     /// Replaces a node's keys; `None` forgets them.
     pub fn set_node_keys(&mut self, node: NodeId, ring: Option<Ring<[u8; 32]>>) {
+        self.forget_shared();
         match ring {
             Some(ring) => self.node_keys.insert(node, ring),
             None => self.node_keys.remove(&node),
@@ -210,6 +216,7 @@ impl Fleet {
 
     /// Replaces the fleet keys.
     pub fn set_fleet_keys(&mut self, ring: Ring<FleetKey>) {
+        self.forget_shared();
         self.fleet_keys = ring;
     }
 
@@ -262,7 +269,7 @@ impl Fleet {
 
     /// The rules in force.
     pub fn rules(&self) -> &RuleSet {
-        &self.rules
+        self.compiled.rules()
     }
 
     /// Who holds an address in a realm.
@@ -340,13 +347,15 @@ impl Fleet {
         let declared: Vec<NamespacePath> = self.postures.declared().map(|(path, _)| path.clone()).collect();
         for path in declared {
             let posture = self.postures.effective(&path, self.now);
-            self.rules.set_posture(path, Some(posture));
+            if self.rules().stated_posture(&path) != Some(posture) {
+                self.compiled.set_posture(path, Some(posture));
+            }
         }
-        self.forget_sides();
     }
 
-    pub(crate) fn forget_sides(&mut self) {
-        self.sides.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+    /// Something changed that several nodes are told.
+    pub(crate) fn forget_shared(&mut self) {
+        *self.shared.get_mut().unwrap_or_else(PoisonError::into_inner) = SharedViews::default();
     }
 }
 

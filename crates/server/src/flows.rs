@@ -133,9 +133,9 @@ impl Flows {
         self.changed.subscribe()
     }
 
-    /// Looks at every row, newest first, until `f` says it has enough.
-    pub fn scan<T>(&self, mut f: impl FnMut(&Row) -> Option<T>, enough: usize) -> Vec<T> {
-        self.table().rows().rev().filter_map(&mut f).take(enough).collect()
+    /// Looks at every row, the newest first. The table is locked meanwhile.
+    pub fn with_rows<T>(&self, look: impl FnOnce(&mut dyn Iterator<Item = &Row>) -> T) -> T {
+        look(&mut self.table().rows().rev())
     }
 }
 

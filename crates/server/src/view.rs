@@ -2,12 +2,13 @@
 //!
 //! Pure: from the fleet to bytes. A delta is the difference of two views; there is no second way to compute one.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::{Arc, PoisonError};
 
 use api::sync as wire;
 use identity::ids::{NodeId, WorkloadRef};
-use policy::attribute::{Identity, Peer};
+use policy::attribute::Identity;
 use policy::decide::SideVerdict;
 use policy::namespace::NamespacePath;
 use policy::policy::{Action, Mode, Side};
@@ -18,19 +19,23 @@ use crate::fleet::{Fleet, WorkloadEntry};
 use crate::place::claims::Owner;
 use crate::place::{self, Target};
 
-/// Objects by key.
-pub type View = BTreeMap<String, Vec<u8>>;
+/// Objects by key. Cloning one copies references.
+pub type View = BTreeMap<Arc<str>, Arc<[u8]>>;
 
-/// (peer's class, local class, the peer's side) -> the encoded [`wire::PeerSide`], `None` where the posture decides.
-pub(crate) type SideCache = HashMap<(u32, u32, Side), Option<Vec<u8>>>;
+/// Parts of views that do not depend on the node, or on its realm alone.
+#[derive(Debug, Default)]
+pub(crate) struct SharedViews {
+    fleet: Option<Arc<View>>,
+    realms: BTreeMap<String, Arc<View>>,
+}
 
 /// The difference of two views.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Difference {
     /// New or changed objects.
-    pub upserted: Vec<(String, Vec<u8>)>,
+    pub upserted: Vec<(Arc<str>, Arc<[u8]>)>,
     /// Keys of objects that are gone.
-    pub removed: Vec<String>,
+    pub removed: Vec<Arc<str>>,
 }
 
 impl Difference {
@@ -53,11 +58,41 @@ impl Fleet {
     /// Everything that a node must know at the present revision; `None` for a node that is not enrolled or whose cluster
     /// is gone.
     pub fn view(&self, node: NodeId) -> Option<View> {
-        let mut view = View::new();
-        let cluster = self.put_settings(&mut view, node)?;
         let realm = self.realm_of(node)?;
+        let (fleet, of_realm) = self.shared(realm);
+        let mut view = View::clone(&fleet);
+        view.extend(of_realm.iter().map(|(key, value)| (Arc::clone(key), Arc::clone(value))));
+        let cluster = self.put_settings(&mut view, node)?;
         let locals: Vec<&WorkloadEntry> = self.workloads().filter(|w| w.at.node == node).collect();
-        for local in &locals {
+        self.put_locals(&mut view, &locals);
+        self.put_policies(&mut view, &cluster);
+        self.put_sides(&mut view, &locals);
+        Some(view)
+    }
+
+    /// What every node of a realm is told, computed once for each state of the fleet.
+    fn shared(&self, realm: &str) -> (Arc<View>, Arc<View>) {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let fleet = shared.fleet.get_or_insert_with(|| {
+            let mut view = View::new();
+            let classes = self.put_peers(&mut view);
+            put_classes(&mut view, &classes);
+            self.put_namespaces(&mut view, &classes);
+            self.put_services(&mut view);
+            self.put_keys(&mut view);
+            Arc::new(view)
+        });
+        let fleet = Arc::clone(fleet);
+        let of_realm = shared.realms.entry(realm.to_owned()).or_insert_with(|| {
+            let mut view = View::new();
+            self.put_places(&mut view, realm);
+            Arc::new(view)
+        });
+        (fleet, Arc::clone(of_realm))
+    }
+
+    fn put_locals(&self, view: &mut View, locals: &[&WorkloadEntry]) {
+        for local in locals {
             let revocation = self.revocation_of(local);
             let placed = wire::PlacedWorkload {
                 uid: local.uid.clone(),
@@ -69,16 +104,8 @@ impl Fleet {
                 revoked: revocation.is_some(),
                 revocation_uid: revocation.map(|(_, r)| r.uid.clone()).unwrap_or_default(),
             };
-            view.insert(format!("workload/{}", local.uid), placed.encode_to_vec());
+            insert(view, format!("workload/{}", local.uid), &placed);
         }
-        let classes = self.put_peers(&mut view);
-        self.put_classes(&mut view, &classes);
-        self.put_namespaces(&mut view, &classes);
-        self.put_policies(&mut view, &cluster);
-        self.put_sides(&mut view, &classes, &locals);
-        self.put_places(&mut view, realm);
-        self.put_keys(&mut view);
-        Some(view)
     }
 
     fn put_settings(&self, view: &mut View, id: NodeId) -> Option<NamespacePath> {
@@ -95,7 +122,7 @@ impl Fleet {
             identity_scope: Vec::new(),
             own_key_generation: u32::from(generation),
         };
-        view.insert("settings".into(), settings.encode_to_vec());
+        insert(view, "settings".to_owned(), &settings);
         Some(namespace)
     }
 
@@ -116,16 +143,9 @@ impl Fleet {
                 revoked: revocation.is_some(),
                 revocation_uid: revocation.map(|(_, r)| r.uid.clone()).unwrap_or_default(),
             };
-            view.insert(format!("peer/{}", workload.at), peer.encode_to_vec());
+            insert(view, format!("peer/{}", workload.at), &peer);
         }
         classes
-    }
-
-    fn put_classes(&self, view: &mut View, classes: &BTreeMap<u32, &Identity>) {
-        for (id, identity) in classes {
-            let attributes = identity.attributes().iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-            view.insert(format!("class/{id}"), wire::Class { id: *id, attributes }.encode_to_vec());
-        }
     }
 
     /// The effective posture of every namespace that says something or in which a workload lives.
@@ -133,7 +153,7 @@ impl Fleet {
         let declared = self.postures.declared().map(|(path, _)| path);
         let paths: BTreeSet<&NamespacePath> = declared.chain(classes.values().map(|i| i.namespace())).collect();
         for path in paths {
-            let posture = self.rules.posture(path);
+            let posture = self.rules().posture(path);
             let object = wire::NamespacePosture {
                 path: path.to_string(),
                 enforce: posture.mode == Mode::Enforce,
@@ -142,7 +162,7 @@ impl Fleet {
                 encryption: posture.encryption.word().to_owned(),
                 hold_on_agent_loss: posture.on_agent_loss == OnAgentLoss::Hold,
             };
-            view.insert(format!("namespace/{path}"), object.encode_to_vec());
+            insert(view, format!("namespace/{path}"), &object);
         }
     }
 
@@ -151,7 +171,7 @@ impl Fleet {
         let related = |namespace: &NamespacePath| namespace.contains(cluster) || cluster.contains(namespace);
         for policy in self.policies.values().filter(|p| related(p.id.namespace())) {
             let object = wire::PolicyObject { json: policy.json.clone() };
-            view.insert(format!("policy/{}", policy.id), object.encode_to_vec());
+            insert(view, format!("policy/{}", policy.id), &object);
         }
         for network in self.networks.values().filter(|n| related(n.id.namespace())) {
             let object = wire::Network {
@@ -159,23 +179,20 @@ impl Fleet {
                 name: network.id.name().to_owned(),
                 cidrs: network.cidrs.iter().map(ToString::to_string).collect(),
             };
-            view.insert(format!("network/{}", network.id), object.encode_to_vec());
+            insert(view, format!("network/{}", network.id), &object);
         }
     }
 
     /// What the peers' own sides say about each pair of a peer's class and a local one, where it is not the posture.
-    fn put_sides(&self, view: &mut View, classes: &BTreeMap<u32, &Identity>, locals: &[&WorkloadEntry]) {
-        let locals: BTreeMap<u32, &Identity> = locals.iter().map(|w| (w.class, &*w.identity)).collect();
-        let mut cache = self.sides.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for (peer_class, peer) in classes {
-            for (local_class, local) in &locals {
+    fn put_sides(&self, view: &mut View, locals: &[&WorkloadEntry]) {
+        let locals: BTreeSet<u32> = locals.iter().map(|w| w.class).collect();
+        let peers: BTreeSet<u32> = self.workloads().map(|w| w.class).collect();
+        for peer in peers {
+            for local in &locals {
                 for side in [Side::Egress, Side::Ingress] {
-                    let entry = cache.entry((*peer_class, *local_class, side)).or_insert_with(|| {
-                        let verdict = self.rules.side(side, peer, &Peer::Workload(local));
-                        peer_side(*peer_class, *local_class, side, &verdict).map(|object| object.encode_to_vec())
-                    });
-                    if let Some(bytes) = entry {
-                        view.insert(format!("side/{peer_class}/{local_class}/{side}"), bytes.clone());
+                    let encode = |verdict: &SideVerdict| Some(peer_side(peer, *local, side, verdict)?.encode_to_vec());
+                    if let Some(bytes) = self.compiled.side(side, peer, *local, encode) {
+                        view.insert(format!("side/{peer}/{local}/{side}").into(), bytes);
                     }
                 }
             }
@@ -186,11 +203,15 @@ impl Fleet {
         let declared = self.declared();
         let (places, _) = place::places(realm, &declared);
         for (key, place) in places {
-            view.insert(key, wire_place(&place).encode_to_vec());
+            insert(view, key, &wire_place(&place));
         }
         for prefix in place::fleet_addresses(realm, &declared) {
-            view.insert(format!("fleet/{prefix}"), wire::FleetAddress { cidr: prefix.to_string() }.encode_to_vec());
+            insert(view, format!("fleet/{prefix}"), &wire::FleetAddress { cidr: prefix.to_string() });
         }
+    }
+
+    fn put_services(&self, view: &mut View) {
+        let declared = self.declared();
         let workloads = self.workloads().map(|w| (w.at, &*w.identity));
         for service in self.services.values() {
             let (members, _) = place::members(service, workloads.clone(), &declared);
@@ -202,7 +223,7 @@ impl Fleet {
                 external_endpoints: members.external.into_iter().collect(),
                 claimed_udp_ports: place::claimed_udp_ports(&service.spec).into_iter().map(u32::from).collect(),
             };
-            view.insert(format!("service/{}", service.id), object.encode_to_vec());
+            insert(view, format!("service/{}", service.id), &object);
         }
     }
 
@@ -211,13 +232,24 @@ impl Fleet {
             for (generation, key, send) in ring.told() {
                 let (node, generation) = (node.get(), u32::from(generation));
                 let object = wire::NodeKey { node, generation, public: key.to_vec(), send };
-                view.insert(format!("node-key/{node}/{generation}"), object.encode_to_vec());
+                insert(view, format!("node-key/{node}/{generation}"), &object);
             }
         }
         for (generation, key, send) in self.fleet_keys.told() {
             let object = wire::FleetKey { generation: u32::from(generation), key: key.0.to_vec(), send };
-            view.insert(format!("fleet-key/{generation}"), object.encode_to_vec());
+            insert(view, format!("fleet-key/{generation}"), &object);
         }
+    }
+}
+
+fn insert(view: &mut View, key: String, object: &impl Message) {
+    view.insert(key.into(), object.encode_to_vec().into());
+}
+
+fn put_classes(view: &mut View, classes: &BTreeMap<u32, &Identity>) {
+    for (id, identity) in classes {
+        let attributes = identity.attributes().iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        insert(view, format!("class/{id}"), &wire::Class { id: *id, attributes });
     }
 }
 

@@ -42,6 +42,7 @@ impl Fleet {
     /// anything that nodes are told may have changed.
     pub fn put(&mut self, object: &Object, service_id: Option<u32>) -> Result<bool, Unusable> {
         let key = object.key();
+        self.forget_shared();
         let done = match object.kind.as_str() {
             NAMESPACE => self.put_namespace(object),
             PolicySpec::KIND => self.put_policy(object),
@@ -64,17 +65,17 @@ impl Fleet {
 
     /// A document is gone. Returns whether anything that nodes are told may have changed.
     pub fn delete(&mut self, key: &ObjectKey, service_id: Option<u32>) -> bool {
+        self.forget_shared();
         match key.kind.as_str() {
             NAMESPACE => {
                 let Ok(path) = NamespacePath::new(&key.path()) else { return false };
-                self.rules.set_posture(path.clone(), None);
+                self.compiled.set_posture(path.clone(), None);
                 self.postures.remove(&path);
                 self.refresh_postures();
                 true
             }
             PolicySpec::KIND => policy_id(key).is_ok_and(|id| {
-                self.rules.remove(&id);
-                self.forget_sides();
+                self.compiled.remove(&id);
                 self.policies.remove(&id).is_some()
             }),
             ExternalNetworkSpec::KIND => external_id(key).is_ok_and(|id| self.networks.remove(&id).is_some()),
@@ -115,8 +116,7 @@ impl Fleet {
         if self.policies.get(&id) == Some(&entry) {
             return Ok(false);
         }
-        self.rules.insert(policy);
-        self.forget_sides();
+        self.compiled.insert(policy);
         self.policies.insert(id, entry);
         Ok(true)
     }
@@ -212,7 +212,7 @@ impl Fleet {
         let (uid, name) = (status.uid, status.name);
         if let Some(old) = self.by_uid.insert((node, uid.clone()), at).filter(|old| *old != at) {
             self.claims.release(Owner::Workload(old));
-            self.workloads.remove(&old);
+            self.take_workload(old);
         }
         let instance = Instance(instance);
         let entry = WorkloadEntry {
@@ -225,16 +225,22 @@ impl Fleet {
             addresses,
             placed_revision: status.placed_revision,
         };
-        match self.workloads.insert(at, entry.clone()) {
-            Some(before) if before == entry => Ok(false),
-            Some(before) => {
-                if before.uid != entry.uid {
-                    self.by_uid.remove(&(node, before.uid));
-                }
-                Ok(true)
-            }
-            None => Ok(true),
+        if self.workloads.get(&at) == Some(&entry) {
+            return Ok(false);
         }
+        self.compiled.hold(class, &entry.identity);
+        if let Some(before) = self.take_workload(at).filter(|before| before.uid != entry.uid) {
+            self.by_uid.remove(&(node, before.uid));
+        }
+        self.workloads.insert(at, entry);
+        Ok(true)
+    }
+
+    /// Takes a workload out, and its class with the last one that has it.
+    fn take_workload(&mut self, at: WorkloadRef) -> Option<WorkloadEntry> {
+        let workload = self.workloads.remove(&at)?;
+        self.compiled.release(workload.class);
+        Some(workload)
     }
 
     fn delete_workload(&mut self, key: &ObjectKey) -> bool {
@@ -245,7 +251,7 @@ impl Fleet {
         let Some((at, uid)) = self.workloads().find(is_it).map(|w| (w.at, w.uid.clone())) else { return false };
         self.claims.release(Owner::Workload(at));
         self.by_uid.remove(&(at.node, uid));
-        self.workloads.remove(&at).is_some()
+        self.take_workload(at).is_some()
     }
 }
 

@@ -35,7 +35,7 @@ impl Proposal {
     /// who may reach what are ignored; they must have passed validation.
     pub fn new(fleet: &Fleet, put: &[Object], delete: &[ObjectKey]) -> Self {
         let mut postures = fleet.postures.clone();
-        let mut proposal = Self { rules: fleet.rules.clone(), networks: networks_of(fleet) };
+        let mut proposal = Self { rules: fleet.rules().clone(), networks: networks_of(fleet) };
         for key in delete {
             let Ok(namespace) = NamespacePath::new(&key.path()) else { continue };
             match key.kind.as_str() {
@@ -87,21 +87,22 @@ impl Proposal {
 /// Flows seen of late that are allowed by the present rules and would be refused by the proposed ones: the newest first,
 /// one for each pair of ends and port.
 pub fn would_break(flows: &Flows, fleet: &Fleet, proposal: &Proposal) -> Vec<FlowRow> {
+    flows.with_rows(|rows| would_break_of(rows, fleet, proposal))
+}
+
+fn would_break_of<'a>(rows: impl Iterator<Item = &'a Row>, fleet: &Fleet, proposal: &Proposal) -> Vec<FlowRow> {
     let present = networks_of(fleet);
     let mut seen = HashSet::new();
-    flows.scan(
-        |row| {
-            let shown = row.shown();
-            let pair = (name(&shown.client), name(&shown.server), row.protocol(), shown.port);
-            if !seen.insert(pair) {
-                return None;
-            }
-            let now = allowed(&fleet.rules, fleet, &present, row)?;
-            let then = allowed(&proposal.rules, fleet, &proposal.networks, row)?;
-            (now && !then).then(|| shown.clone())
-        },
-        BROKEN_MAX,
-    )
+    let once = rows.filter(|row| {
+        let shown = row.shown();
+        seen.insert((name(&shown.client), name(&shown.server), row.protocol(), shown.port))
+    });
+    let breaks = once.filter(|row| {
+        let now = allowed(fleet.rules(), fleet, &present, row);
+        let then = allowed(&proposal.rules, fleet, &proposal.networks, row);
+        now == Some(true) && then == Some(false)
+    });
+    breaks.take(BROKEN_MAX).map(|row| row.shown().clone()).collect()
 }
 
 fn networks_of(fleet: &Fleet) -> BTreeMap<ExternalId, Vec<IpNet>> {
@@ -148,3 +149,6 @@ fn known(fleet: &Fleet, networks: &BTreeMap<ExternalId, Vec<IpNet>>, end: &FlowE
     let covers = |cidrs: &Vec<IpNet>| cidrs.iter().any(|cidr| cidr.contains(&address));
     Some(Known::External(networks.iter().filter(|(_, cidrs)| covers(cidrs)).map(|(id, _)| id.clone()).collect()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -328,14 +328,15 @@ impl Session {
         let expires = registry.now() + lifetime;
         // Before the agent can have it, it counts as a holder of it.
         registry.subscribe(self.node, expires).await.map_err(|e| self.failure(e))?;
-        let objects = digest(view.iter().map(|(key, value)| (key.as_str(), value.as_slice())));
+        let objects = digest(view.iter().map(|(key, value)| (&**key, &**value)));
         let seal = self.control.seal_key.seal(self.node, revision, expires, objects);
         let seal =
             wire::Seal { expires_unix_s: seal.expires_unix_s, digest: seal.digest.to_vec(), signature: seal.signature };
         match delta {
             Some((from, delta)) if len(&delta) <= CHUNK_LEN => {
-                let upserted = delta.upserted.into_iter().map(|(key, value)| wire::Object { key, value });
-                let (upserted, removed) = (upserted.collect(), delta.removed);
+                let upserted = delta.upserted.into_iter().map(|(key, value)| object(&key, &value));
+                let removed = delta.removed.iter().map(|key| key.to_string()).collect();
+                let upserted = upserted.collect();
                 let delta =
                     wire::Delta { from_revision: from, to_revision: revision, upserted, removed, seal: Some(seal) };
                 self.send(To::Delta(delta)).await?;
@@ -359,7 +360,7 @@ impl Session {
             }
             filled += size;
             if let Some(chunk) = chunks.last_mut() {
-                chunk.push(wire::Object { key: key.clone(), value: value.clone() });
+                chunk.push(object(key, value));
             }
         }
         let count = chunks.len();
@@ -395,10 +396,10 @@ impl Session {
         if pulled == wire::Pull::default() {
             return Ok(());
         }
-        let has_peer = |p: &wire::PeerRef| view.contains_key(&format!("peer/{}/{}", p.node, p.slot));
+        let has_peer = |p: &wire::PeerRef| view.contains_key(&*format!("peer/{}/{}", p.node, p.slot));
         let has_key = |node: &u32| {
             let prefix = format!("node-key/{node}/");
-            view.range(prefix.clone()..).next().is_some_and(|(key, _)| key.starts_with(&prefix))
+            view.range(Arc::from(prefix.as_str())..).next().is_some_and(|(key, _)| key.starts_with(&prefix))
         };
         let absent_peers = pulled.peers.into_iter().filter(|p| !has_peer(p)).collect();
         let absent_nodes = pulled.node_keys.into_iter().filter(|n| !has_key(n)).collect();
@@ -425,9 +426,13 @@ impl Session {
     }
 }
 
+fn object(key: &str, value: &[u8]) -> wire::Object {
+    wire::Object { key: key.to_owned(), value: value.to_vec() }
+}
+
 fn len(delta: &Difference) -> usize {
     let upserted: usize = delta.upserted.iter().map(|(key, value)| key.len() + value.len()).sum();
-    upserted + delta.removed.iter().map(String::len).sum::<usize>()
+    upserted + delta.removed.iter().map(|key| key.len()).sum::<usize>()
 }
 
 /// Nanoseconds since 1970, saturating in the year 2262.

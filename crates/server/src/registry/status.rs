@@ -1,17 +1,16 @@
 //! Statuses: what the system reports in documents, written by one idempotent loop.
 //!
 //! It is nudged by whatever may change a status and runs on a timer as well; it computes what every status ought to say
-//! and writes the difference in one transaction. What it writes is nothing that nodes are told.
+//! and writes the difference in one transaction. What it writes is nothing that nodes are told. What follows from other
+//! documents alone (a Service's members, a Namespace's posture) is not stored but computed when somebody reads.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::kind::Spec;
 use api::kind::cluster::ClusterSpec;
-use api::kind::external_network::ExternalNetworkSpec;
 use api::kind::node::NodeSpec;
 use api::kind::revocation::{CutReport, RevocationSpec, RevocationStatus};
-use api::kind::service::ServiceSpec;
 use api::kind::workload::{WorkloadSpec, WorkloadState};
 use api::object::ObjectKey;
 use api::sync as wire;
@@ -24,7 +23,6 @@ use tracing::warn;
 use super::report::to_json;
 use super::{Registry, RegistryError};
 use crate::fleet::Fleet;
-use crate::place;
 
 /// Looks at all statuses this often even if nothing nudges.
 const EVERY: Duration = Duration::from_secs(30);
@@ -112,7 +110,6 @@ impl Registry {
         self.put_clusters(&fleet, open_tokens, &mut desired);
         self.put_workloads(&fleet, &mut desired);
         self.put_revocations(&fleet, &mut desired);
-        put_declarations(&fleet, &mut desired);
         desired
     }
 
@@ -190,39 +187,6 @@ impl Registry {
             let fields = json!({"matched": matched, "confirmed": confirmed, "pending": pending});
             insert(desired, RevocationSpec::KIND, "/", name, fields);
         }
-    }
-}
-
-/// Statuses that follow from documents alone.
-fn put_declarations(fleet: &Fleet, desired: &mut Desired) {
-    let declared = fleet.declared();
-    let workloads = fleet.workloads().map(|w| (w.at, &*w.identity));
-    for service in fleet.services.values() {
-        let (members, _) = place::members(service, workloads.clone(), &declared);
-        let members: Vec<String> =
-            members.workloads.iter().filter_map(|at| fleet.workload(*at)).map(|w| w.path()).collect();
-        let fields = json!({"members": members});
-        insert(desired, ServiceSpec::KIND, service.namespace.as_str(), &service.name, fields);
-    }
-    for (path, _) in fleet.postures.declared() {
-        let posture = fleet.rules.posture(path);
-        let fields = json!({
-            "mode": posture.mode.word(),
-            "ingress": posture.ingress.word(),
-            "egress": posture.egress.word(),
-            "encryption": posture.encryption.word(),
-            "onAgentLoss": posture.on_agent_loss.word(),
-        });
-        let key = ObjectKey::of_namespace(path.as_str());
-        insert(desired, &key.kind, &key.namespace, &key.name, fields);
-    }
-    let realms: std::collections::BTreeSet<&str> = fleet.clusters.iter().map(|(name, c)| c.realm_of(name)).collect();
-    let ours: std::collections::BTreeSet<_> =
-        realms.into_iter().flat_map(|realm| place::fleet_addresses(realm, &declared)).collect();
-    for network in fleet.networks.values() {
-        let covered = ours.iter().filter(|a| network.cidrs.iter().any(|cidr| cidr.contains(*a)));
-        let fields = json!({"coversFleet": covered.map(ToString::to_string).collect::<Vec<_>>()});
-        insert(desired, ExternalNetworkSpec::KIND, network.id.namespace().as_str(), network.id.name(), fields);
     }
 }
 

@@ -1,3 +1,4 @@
+use policy::attribute::Peer;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -9,11 +10,11 @@ fn view_of(fleet: &Fleet, node: u32) -> View {
 }
 
 fn keys<'a>(view: &'a View, prefix: &str) -> Vec<&'a str> {
-    view.keys().filter(|k| k.starts_with(prefix)).map(String::as_str).collect()
+    view.keys().filter(|k| k.starts_with(prefix)).map(|k| &**k).collect()
 }
 
 fn get<M: Message + Default>(view: &View, key: &str) -> M {
-    M::decode(view.get(key).unwrap_or_else(|| panic!("no {key}")).as_slice()).unwrap()
+    M::decode(&**view.get(key).unwrap_or_else(|| panic!("no {key}"))).unwrap()
 }
 
 #[test]
@@ -67,9 +68,9 @@ fn a_relabelling_touches_only_the_workload() {
     fleet.with_workload(1, 1, "web", json!({"tier": "front"}));
     let new = fleet.workload(at(1, 1)).unwrap().class;
     let difference = difference(&before, &view_of(&fleet, 2));
-    let upserted: Vec<&str> = difference.upserted.iter().map(|(k, _)| k.as_str()).collect();
+    let upserted: Vec<&str> = difference.upserted.iter().map(|(k, _)| &**k).collect();
     assert_eq!(upserted, [format!("class/{new}"), "peer/1/1".into()]);
-    assert_eq!(difference.removed, [format!("class/{old}")]);
+    assert_eq!(difference.removed, [format!("class/{old}").into()]);
 }
 
 #[test]
@@ -138,8 +139,8 @@ fn policies() -> impl Strategy<Value = Vec<(String, Value)>> {
 fn peer_allows(view: &View, peer: &wire::Peer, local: u32, side: Side, protocol: u32, port: u32) -> bool {
     let posture: wire::NamespacePosture = get(view, &format!("namespace/{}", peer.namespace));
     let default = if side == Side::Egress { posture.egress_allow } else { posture.ingress_allow };
-    let Some(bytes) = view.get(&format!("side/{}/{local}/{side}", peer.class)) else { return default };
-    let outcomes = wire::PeerSide::decode(bytes.as_slice()).unwrap().outcomes;
+    let Some(bytes) = view.get(&*format!("side/{}/{local}/{side}", peer.class)) else { return default };
+    let outcomes = wire::PeerSide::decode(&**bytes).unwrap().outcomes;
     let find = |protocol: u32| outcomes.iter().find(|o| o.protocol == protocol && (o.first..=o.last).contains(&port));
     find(protocol).or_else(|| find(0)).map_or(default, |o| o.allow)
 }
@@ -175,6 +176,8 @@ proptest! {
         before in proptest::collection::btree_map("[a-d]{1,2}", proptest::collection::vec(any::<u8>(), 0..3), 0..8),
         after in proptest::collection::btree_map("[a-d]{1,2}", proptest::collection::vec(any::<u8>(), 0..3), 0..8),
     ) {
+        let share = |map: BTreeMap<String, Vec<u8>>| map.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
+        let (before, after): (View, View) = (share(before), share(after));
         let delta = difference(&before, &after);
         let mut result = before.clone();
         for key in &delta.removed {
