@@ -33,7 +33,10 @@ fn seen(fleet: &Fleet) -> Table {
 fn broken(fleet: &Fleet, put: &[Object], delete: &[ObjectKey]) -> Vec<Option<String>> {
     let table = seen(fleet);
     let rows: Vec<&Row> = table.rows().rev().collect();
-    would_break_of(rows.into_iter(), fleet, &Proposal::new(fleet, put, delete)).into_iter().map(|r| r.client.workload).collect()
+    would_break_of(rows.into_iter(), fleet, &Proposal::new(fleet, put, delete))
+        .into_iter()
+        .map(|r| r.client.workload)
+        .collect()
 }
 
 fn policy(name: &str, from: &str, action: &str) -> Object {
