@@ -317,7 +317,7 @@ impl Owner {
 
     fn count(&mut self) {
         let Some(datapath) = &self.datapath else { return };
-        if self.readings % CAPACITIES_EVERY == 0 {
+        if self.readings.is_multiple_of(CAPACITIES_EVERY) {
             self.capacities = datapath.capacities();
         }
         self.readings += 1;

@@ -187,8 +187,8 @@ impl Node {
             tokio::select! {
                 () = cancel.cancelled() => break,
                 Some(request) = sources.requests.recv() => self.request(request),
-                Some(event) = sources.server.recv() => self.from_server(event),
-                Some(report) = sources.kernel.recv() => self.from_kernel(report),
+                Some(event) = sources.server.recv() => self.on_server(event),
+                Some(report) = sources.kernel.recv() => self.on_kernel(report),
                 Some(()) = sources.cgroups.recv() => self.reap(),
                 _ = flows.tick() => self.count(),
                 _ = observe.tick() => self.look(),

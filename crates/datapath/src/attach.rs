@@ -317,10 +317,10 @@ fn attach_program(program: &ProgramMut<'_>, cgroup: &File, path: &Path, pin: &Pa
     if path.exists() {
         let mut link = Link::open(path).map_err(LinkError::Kernel)?;
         let wanted = std::os::unix::fs::MetadataExt::ino(&cgroup.metadata().map_err(|e| LinkError::Kernel(e.into()))?);
-        if let LinkTypeInfo::Cgroup(info) = link.info().map_err(LinkError::Kernel)?.info {
-            if info.cgroup_id != wanted {
-                return Err(LinkError::OtherCgroup { pin: pin.into(), pinned: info.cgroup_id, wanted });
-            }
+        if let LinkTypeInfo::Cgroup(info) = link.info().map_err(LinkError::Kernel)?.info
+            && info.cgroup_id != wanted
+        {
+            return Err(LinkError::OtherCgroup { pin: pin.into(), pinned: info.cgroup_id, wanted });
         }
         return link.update_prog(program).map_err(LinkError::Kernel);
     }

@@ -66,10 +66,10 @@ pub(crate) fn load_core(maps: &Path, capacity: &Capacity, features: &BTreeSet<Fe
     let mut object = open(&CORE.0)?;
     for mut map in object.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
-        if name == FEATURES_SECTION {
-            if let Some(bytes) = map.initial_value_mut() {
-                bytes[0] = features.contains(&Feature::ErrnoFromConnect).into();
-            }
+        if name == FEATURES_SECTION
+            && let Some(bytes) = map.initial_value_mut()
+        {
+            bytes[0] = features.contains(&Feature::ErrnoFromConnect).into();
         }
         let path = map_path(maps, &name);
         if is_pinned(&name) && path.exists() {

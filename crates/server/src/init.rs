@@ -170,10 +170,11 @@ fn server_yaml(file: &ServerFile) -> String {
 fn make_directory(data: &Path) -> Result<(), InitError> {
     let failed = |e| InitError::Io(data.to_owned(), e);
     match fs::read_dir(data) {
-        Ok(mut entries) => match entries.next() {
-            Some(_) => return Err(InitError::NotEmpty(data.to_owned())),
-            None => {}
-        },
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(InitError::NotEmpty(data.to_owned()));
+            }
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(failed)?;
         }

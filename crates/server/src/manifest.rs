@@ -96,7 +96,7 @@ struct Reader<'a, 'd> {
 impl<'a> Reader<'a, '_> {
     fn report(&mut self, source: &Source, object: Option<&str>, mut problems: Vec<Problem>) {
         // Structure and meaning may both find the same place wrong.
-        problems.sort_by(|a, b| (a.span.start, a.code, a.span.end).cmp(&(b.span.start, b.code, b.span.end)));
+        problems.sort_by_key(|problem| (problem.span.start, problem.code, problem.span.end));
         problems
             .dedup_by(|a, b| a.code == b.code && a.span == b.span && (a.field == b.field || a.message == b.message));
         self.diagnostics.extend(problems.into_iter().map(|p| locate(source, object.map(str::to_owned), p)));

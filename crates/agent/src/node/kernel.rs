@@ -132,7 +132,7 @@ impl Node {
         live
     }
 
-    pub(super) fn from_kernel(&mut self, report: Report) {
+    pub(super) fn on_kernel(&mut self, report: Report) {
         match report {
             Report::Applied { took, .. } => self.applied(took),
             Report::NotApplied { revision, message } => {

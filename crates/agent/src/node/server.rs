@@ -17,7 +17,7 @@ const PROTOCOL: u32 = 1;
 const OFFSET_STEP_NS: i64 = 50_000_000;
 
 impl Node {
-    pub(super) fn from_server(&mut self, event: FromServer) {
+    pub(super) fn on_server(&mut self, event: FromServer) {
         match event {
             FromServer::Up(stream) => self.begin(stream),
             FromServer::Down(error) => self.stream_ended(error),

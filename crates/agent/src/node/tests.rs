@@ -151,11 +151,11 @@ impl Running {
     fn connect(&mut self) {
         let (outgoing, said) = mpsc::channel(64);
         self.said = said;
-        self.node.from_server(FromServer::Up(Stream { outgoing, end: CancellationToken::new() }));
+        self.node.on_server(FromServer::Up(Stream { outgoing, end: CancellationToken::new() }));
     }
 
     fn hear(&mut self, message: server_message::Message) {
-        self.node.from_server(FromServer::Message(Box::new(sync::ServerMessage { message: Some(message) })));
+        self.node.on_server(FromServer::Message(Box::new(sync::ServerMessage { message: Some(message) })));
         self.node.advance();
     }
 
@@ -175,8 +175,8 @@ impl Running {
 
     fn live(&mut self) -> Box<State> {
         let state = self.state().expect("a state on its way");
-        self.node.from_kernel(Report::Applied { revision: 0, took: Duration::from_millis(3) });
-        self.node.from_kernel(Report::Swept(Vec::new()));
+        self.node.on_kernel(Report::Applied { revision: 0, took: Duration::from_millis(3) });
+        self.node.on_kernel(Report::Swept(Vec::new()));
         self.node.advance();
         state
     }
@@ -278,7 +278,7 @@ async fn a_full_map_is_told_and_the_next_state_is_tried() {
     running.connect();
     running.hear(fixture.snapshot());
     running.state().expect("on its way");
-    running.node.from_kernel(Report::NotApplied { revision: 2, message: "5 peers wanted, room for 4".into() });
+    running.node.on_kernel(Report::NotApplied { revision: 2, message: "5 peers wanted, room for 4".into() });
     let told =
         |message: &agent_message::Message| matches!(message, agent_message::Message::Rejected(r) if r.code == "K5012");
     assert!(running.said().iter().any(told));
@@ -370,9 +370,9 @@ async fn a_revocation_is_confirmed_and_what_it_cuts_is_reported() {
         local_address: of.local_address,
         remote_address: of.remote_address,
     };
-    running.node.from_kernel(Report::Swept(vec![swept; 3]));
+    running.node.on_kernel(Report::Swept(vec![swept; 3]));
     assert_eq!(cuts(running.said()), [("rev-1".to_owned(), 3)]);
-    running.node.from_kernel(Report::Records(vec![of; 2]));
+    running.node.on_kernel(Report::Records(vec![of; 2]));
     assert_eq!(cuts(running.said()), [("rev-1".to_owned(), 2)]);
 }
 
@@ -385,8 +385,8 @@ async fn what_the_kernel_does_not_know_is_asked_for_once() {
     running.said();
     let unknown = |reason| record(Kind::Unknown { generations: (0, 0) }, reason);
     let records = vec![unknown(Reason::PeerUnknown), unknown(Reason::PeerUnknown), unknown(Reason::KeyUnknown)];
-    running.node.from_kernel(Report::Records(records.clone()));
-    running.node.from_kernel(Report::Records(records));
+    running.node.on_kernel(Report::Records(records.clone()));
+    running.node.on_kernel(Report::Records(records));
     let pulls: Vec<_> = running.said().into_iter().filter(|m| matches!(m, agent_message::Message::Pull(_))).collect();
     assert!(
         matches!(&pulls[..], [agent_message::Message::Pull(pull)] if pull.peers.len() == 1 && pull.node_keys == [2])

@@ -31,7 +31,7 @@ fn rule_17_a_declared_port_is_reached_by_place_and_marked_claimed() -> Result<()
         serving.udp_echo(address, PORT)?;
         let to = SocketAddr::new(address, PORT);
         asking.udp_request(to, SILENCE)??;
-        let failure = refused.udp_request(to, LIMIT)?.err().expect("no rule");
+        let failure = refused.udp_request(to, LIMIT)?.expect_err("no rule");
         assert!(failure.is_refused(), "at once, by errno: {failure}");
     }
     assert_eq!(guarded.refused(a, Reason::DefaultDeny)?, 2);
@@ -55,7 +55,7 @@ fn rule_17_other_udp_between_workloads_is_refused_with_its_own_code() -> Result<
     let (asking, serving) = (web.peer()?, db.peer()?);
     let to = SocketAddr::new(b.addresses().both()[0], PORT);
     serving.udp_echo(to.ip(), PORT)?;
-    assert!(asking.udp_request(to, LIMIT)?.err().expect("refused").is_refused());
+    assert!(asking.udp_request(to, LIMIT)?.expect_err("refused").is_refused());
     assert_eq!(guarded.refused(a, Reason::UdpUnannounced)?, 1);
     run.finish()
 }
@@ -106,7 +106,7 @@ fn a_policy_change_does_not_lose_an_answer_on_its_way() -> Result<()> {
     guarded.apply([node], &fleet)?;
     asking.udp_request(to, LIMIT)??;
     let denied = SocketAddr::new(to.ip(), PORT + 1);
-    assert!(asking.udp_request(denied, LIMIT)?.err().expect("no rule").is_refused());
+    assert!(asking.udp_request(denied, LIMIT)?.expect_err("no rule").is_refused());
     assert_eq!(guarded.refused(node, Reason::ExternalDeny)?, 1);
     run.finish()
 }

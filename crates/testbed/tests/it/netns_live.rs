@@ -78,7 +78,7 @@ fn rule_14_a_revoked_workload_loses_its_connections_and_both_ends_see_a_reset() 
     assert!(report.cut.iter().all(|cut| cut.reason == Some(Reason::Revoked)), "{report:?}");
     guarded.of(&b)?.settled()?;
     for connection in live {
-        let end = connection.wait_end(LIMIT)?.err().expect("not a clean end");
+        let end = connection.wait_end(LIMIT)?.expect_err("not a clean end");
         assert!(end.is_reset(), "{end}");
     }
     assert_eq!(guarded.stage(&b, Stage::Cut)?, 2);
@@ -102,7 +102,7 @@ fn rule_14_a_rule_taken_back_stops_a_connection_at_its_next_packet() -> Result<(
     assert_eq!(guarded.refused(&b, Reason::DefaultDeny)?, 1, "told once, not for every packet");
     let cut = sweep(&mut guarded, &b)?.cut;
     assert_eq!(cut.len(), 1);
-    assert!(live.wait_end(LIMIT)?.err().expect("cut").is_reset());
+    assert!(live.wait_end(LIMIT)?.expect_err("cut").is_reset());
     assert_eq!(guarded.refused(&b, Reason::DefaultDeny)?, 1);
     assert_eq!(guarded.refused(&a, Reason::DefaultDeny)?, 0);
     pair.run.finish()
@@ -192,7 +192,7 @@ fn rule_7_a_connection_older_than_the_attach_lives_until_its_declared_end() -> R
     assert!(told.iter().any(|event| matches!(event.kind, Kind::Refused { would: true, .. })), "{told:?}");
     guarded.of(b)?.end_older(true);
     assert_eq!(sweep(&mut guarded, b)?.cut.len(), 1);
-    assert!(live.wait_end(LIMIT)?.err().expect("cut").is_reset());
+    assert!(live.wait_end(LIMIT)?.expect_err("cut").is_reset());
     pair.run.finish()
 }
 
