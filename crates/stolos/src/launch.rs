@@ -22,11 +22,11 @@ pub(crate) enum ProgramError {
 /// The file that `command` names, found as a shell would: by path when it holds a `/`, else through `path`.
 pub(crate) fn find_program(command: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, ProgramError> {
     if command.as_bytes().contains(&b'/') {
-        return executable(Path::new(command)).ok_or(()).or_else(|()| {
+        return executable(Path::new(command)).ok_or_else(|| {
             if Path::new(command).exists() {
-                Err(ProgramError::NotExecutable(command.into()))
+                ProgramError::NotExecutable(command.into())
             } else {
-                Err(ProgramError::Missing)
+                ProgramError::Missing
             }
         });
     }

@@ -26,7 +26,7 @@ pub(crate) struct Socket {
 #[derive(Debug, Subcommand)]
 pub(crate) enum AgentVerb {
     /// Run the agent until SIGINT or SIGTERM; enforcement stays in the kernel when it ends
-    Run(AgentRun),
+    Run(Box<AgentRun>),
     /// Break-glass: take enforcement off this node (recorded, alarmed)
     #[command(after_help = "Example:\n  stolos agent detach --for 10m")]
     Detach {

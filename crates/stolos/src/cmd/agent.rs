@@ -15,7 +15,7 @@ pub(crate) mod run;
 
 pub(crate) fn run(verb: AgentVerb) -> Outcome {
     match verb {
-        AgentVerb::Run(args) => run::run(args),
+        AgentVerb::Run(args) => run::run(*args),
         AgentVerb::Detach { socket, period } => {
             let agent = AgentSocket::connectable(&socket.socket)?;
             let body = Detach { for_s: period.map(|period| period.as_secs().max(1)) };
