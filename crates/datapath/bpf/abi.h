@@ -153,7 +153,7 @@ struct config {
 	__u8 marked; /* every socket older than the attach is marked */
 	__u8 end_older; /* connections older than the attach are judged by address and cut when refused */
 	__u8 pad[3];
-	__u64 pad2;
+	__u64 port_places; /* which ports places name: bit = low six bits of the port */
 };
 
 /* A workload of this node. A stamp is generation << 16 | index; index 0 is never used. */
@@ -276,8 +276,13 @@ struct pending {
 	__u8 flags; /* of the SYN */
 	__u8 cookie; /* the SYN-ACK was a SYN cookie */
 	__u32 seconds;
+	__u32 rule;
 	__u8 generation; /* the client's own */
-	__u8 pad[3];
+	__u8 reason;
+	__u8 would_allow;
+	__u8 pad;
+	__u64 live; /* under which the SYN was allowed */
+	__u64 check;
 };
 
 /* sk_storage of every socket we saw. */

@@ -32,13 +32,11 @@ NOINLINE int judge_again(struct decision *d, const struct sock_state *st, const 
 	d->proto = PROTO_TCP;
 	d->direction = st->role == ROLE_SERVER ? INGRESS : EGRESS;
 	if (st->proof == PROOF_PROVED) {
-		struct peer *peer = bpf_map_lookup_elem(&peers, &d->peer);
-
-		if (!peer || peer->instance != st->peer_instance) {
+		if (!know_peer(d) || d->peer_instance != st->peer_instance) {
 			deny(d, R_PEER_UNKNOWN);
 			return 0;
 		}
-		judge_workload(d, cfg, l, peer);
+		judge_workload(d, cfg, l);
 		return 0;
 	}
 	if (st->proof == PROOF_CLAIMED) {
@@ -71,13 +69,10 @@ NOINLINE int judge_older(struct decision *d, const struct local *l, const union 
 		d->direction = i == 0 ? INGRESS : EGRESS;
 		d->port = i == 0 ? ports & 0xffff : ports >> 16;
 		if (place && place->kind == PLACE_WORKLOAD) {
-			struct peer *peer;
-
 			d->peer = place->ref;
-			peer = bpf_map_lookup_elem(&peers, &d->peer);
-			if (!peer)
+			if (!know_peer(d))
 				return 0;
-			judge_workload(d, cfg, l, peer);
+			judge_workload(d, cfg, l);
 		} else {
 			judge_external(d, l, remote);
 		}

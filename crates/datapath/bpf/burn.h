@@ -6,16 +6,6 @@
 #define BURN_SEEN 1
 #define BURN_NO_ROOM 2
 
-INLINE __u64 mix(__u64 x)
-{
-	x ^= x >> 32;
-	x *= 0xd6e8feb86659fd93ULL;
-	x ^= x >> 32;
-	x *= 0xd6e8feb86659fd93ULL;
-	x ^= x >> 32;
-	return x;
-}
-
 INLINE __u64 burn_hash(const struct config *cfg, __u64 ref, __u32 client_isn, __u32 server_isn)
 {
 	__u64 h = mix(ref ^ cfg->secret[0]);
@@ -26,7 +16,7 @@ INLINE __u64 burn_hash(const struct config *cfg, __u64 ref, __u32 client_isn, __
 
 INLINE __u16 seconds_now(void)
 {
-	return bpf_ktime_get_boot_ns() / 1000000000ULL;
+	return uptime_seconds();
 }
 
 INLINE __u32 burn_bucket(__u64 hash)

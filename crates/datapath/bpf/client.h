@@ -29,20 +29,20 @@ NOINLINE int synack_untrue(const struct config *cfg, const struct packet *p, str
 {
 	struct mac_input in;
 	struct node_keys *keys;
-	struct peer *peer;
 	__u32 node, pair;
+	bool known;
 
 	if (!cfg || !p || !d || !l)
 		return R_PARSE_FAILED;
 	if (p->option == OPT_BAD || !option_wellformed(p->opt, MESSAGE_SYNACK))
 		return R_OPTION_MALFORMED;
-	peer = peer_of(d, p->opt);
+	known = name_peer(d, p->opt);
 	node = d->peer >> 16;
 	keys = bpf_map_lookup_elem(&nodes, &node);
 	pair = option_peer(p->opt) << 2 | option_own(p->opt);
 	if (!keys || !(keys->valid & (1 << pair)))
 		return R_KEY_UNKNOWN;
-	if (!peer)
+	if (!known)
 		return R_PEER_UNKNOWN;
 	in.t = time_accept(time_now(cfg), option_t(p->opt));
 	if (!in.t)
@@ -86,12 +86,7 @@ INLINE int accepted(struct sock_state *st, const struct packet *p, const struct 
 INLINE int client_proved(struct __sk_buff *skb, const struct config *cfg, struct packet *p, struct decision *d,
 			 struct local *l, struct sock_state *st)
 {
-	struct peer *peer = bpf_map_lookup_elem(&peers, &d->peer);
-	int place;
-
-	if (!peer)
-		return 0;
-	place = belongs(&p->src, d, ref_of(cfg, l));
+	int place = belongs(&p->src, d, ref_of(cfg, l));
 	if (place != AT_PLACE) {
 		deny(d, place == NO_PLACE ? R_UNKNOWN_PLACE : R_PLACE_MISMATCH);
 		if (!st->asked) {
@@ -102,7 +97,7 @@ INLINE int client_proved(struct __sk_buff *skb, const struct config *cfg, struct
 			return 0;
 		}
 	} else {
-		judge_workload(d, cfg, l, peer);
+		judge_workload(d, cfg, l);
 		if (!d->allow && !refused(skb, p, d, l, EF_RESET))
 			return 0;
 	}

@@ -12,5 +12,6 @@
 #include "parse.h"
 #include "siphash.h"
 #include "mac.h"
+#include "mix.h"
 #include "judge.h"
 #include "record.h"

@@ -22,11 +22,6 @@ INLINE bool is_dhcp(__u16 port)
 	return port == 67 || port == 68 || port == 546 || port == 547;
 }
 
-INLINE __u32 uptime_seconds(void)
-{
-	return bpf_ktime_get_boot_ns() / 1000000000ULL;
-}
-
 INLINE void flow_key_of(struct flow_key *key, __u64 cookie, const union addr *remote, __u16 port)
 {
 	key->remote = *remote;
@@ -75,7 +70,6 @@ NOINLINE int flow_write(const struct flow_key *key, const struct decision *d)
 NOINLINE int judge_sending(struct decision *d, const struct config *cfg, const struct local *l, const union addr *to)
 {
 	struct place *place;
-	struct peer *peer;
 
 	if (!d || !cfg || !l || !to)
 		return 0;
@@ -113,11 +107,10 @@ NOINLINE int judge_sending(struct decision *d, const struct config *cfg, const s
 		d->port = place->real_port;
 	if (place->kind == PLACE_WORKLOAD) {
 		d->peer = place->ref;
-		peer = bpf_map_lookup_elem(&peers, &d->peer);
-		if (!peer)
+		if (!know_peer(d))
 			deny(d, R_PEER_UNKNOWN);
 		else
-			judge_workload(d, cfg, l, peer);
+			judge_workload(d, cfg, l);
 		return 0;
 	}
 	if (place->kind == PLACE_SERVICE && place->claimed_udp) {
@@ -179,7 +172,6 @@ NOINLINE int judge_receiving(struct __sk_buff *skb, struct decision *d, const st
 {
 	const struct config *cfg = configuration();
 	struct place *place;
-	struct peer *peer;
 
 	if (!d || !l || !p || !cfg)
 		return 0;
@@ -206,11 +198,10 @@ NOINLINE int judge_receiving(struct __sk_buff *skb, struct decision *d, const st
 	}
 	if (place && place->kind == PLACE_WORKLOAD) {
 		d->peer = place->ref;
-		peer = bpf_map_lookup_elem(&peers, &d->peer);
-		if (!peer)
+		if (!know_peer(d))
 			deny(d, R_PEER_UNKNOWN);
 		else
-			judge_workload(d, cfg, l, peer);
+			judge_workload(d, cfg, l);
 		return 0;
 	}
 	if (place && place->kind == PLACE_NODE && claimed_here(cfg, l, d->port)) {

@@ -22,7 +22,6 @@ NOINLINE int judge_dial(struct decision *d, const union addr *to)
 	const struct config *cfg = configuration();
 	struct local *l;
 	struct place *place;
-	struct peer *peer;
 	__u64 network;
 
 	if (!d || !to || !cfg)
@@ -58,10 +57,9 @@ NOINLINE int judge_dial(struct decision *d, const union addr *to)
 	d->proof = PROOF_CLAIMED;
 	if (place->real_port)
 		d->port = place->real_port;
-	peer = bpf_map_lookup_elem(&peers, &d->peer);
-	if (!peer)
+	if (!know_peer(d))
 		return 1;
-	judge_workload(d, cfg, l, peer);
+	judge_workload(d, cfg, l);
 	return d->allow;
 }
 
@@ -141,6 +139,14 @@ INLINE int send_udp(struct bpf_sock_addr *ctx, const union addr *to)
 	return 1;
 }
 
+/* Rule 5: no data before proof. Both ways to TCP Fast Open, the socket option and MSG_FASTOPEN, come through connect. */
+INLINE bool wants_fast_open(struct bpf_sock *sk)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+
+	return tp && (tp->fastopen_req || BPF_CORE_READ_BITFIELD(tp, fastopen_connect));
+}
+
 INLINE int dial(struct bpf_sock_addr *ctx, const union addr *to)
 {
 	struct config *cfg = configuration();
@@ -179,6 +185,10 @@ INLINE int dial(struct bpf_sock_addr *ctx, const union addr *to)
 	d.direction = EGRESS;
 	d.proto = PROTO_TCP;
 	d.port = swap16(ctx->user_port);
+	if (wants_fast_open(sk)) {
+		deny(&d, R_DATA_BEFORE_PROOF);
+		return refuse_dial(ctx, &d, l, to);
+	}
 	return judge_dial(&d, to) || refuse_dial(ctx, &d, l, to);
 }
 
@@ -266,24 +276,4 @@ int stolos_create(struct bpf_sock *sk)
 	if (!l)
 		return 1;
 	return refuse_socket(sk, stamp, l, raw ? R_RAW_SOCKET : R_MPTCP, bpf_get_netns_cookie(sk));
-}
-
-/* Rule 5: no data before proof, so no TCP Fast Open. */
-SEC("cgroup/setsockopt")
-int stolos_setsockopt(struct bpf_sockopt *ctx)
-{
-	struct config *cfg;
-	struct local *l;
-	__u32 stamp;
-
-	if (ctx->level != LEVEL_TCP || (ctx->optname != TCP_FASTOPEN && ctx->optname != TCP_FASTOPEN_CONNECT))
-		return 1;
-	cfg = configuration();
-	if (!cfg || !cfg->live || !ctx->sk)
-		return 1;
-	stamp = stamp_of_current(cfg);
-	l = local_of(stamp);
-	if (!l)
-		return 1;
-	return refuse_socket(ctx->sk, stamp, l, R_DATA_BEFORE_PROOF, bpf_get_netns_cookie(ctx));
 }

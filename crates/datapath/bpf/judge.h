@@ -10,6 +10,7 @@ struct decision {
 	__u32 class;
 	__u32 rule;
 	__u32 stamp;
+	__u32 peer_flags; /* P_* of the peer in the table */
 	__u16 port;
 	__u8 direction;
 	__u8 proto;
@@ -58,6 +59,14 @@ INLINE __u32 stamp_of_socket(const struct config *cfg, struct bpf_sock *sk)
 	return cfg->host;
 }
 
+/* Whether any place may name this port: most look-ups by port are saved by one bit. */
+INLINE bool names_port(__u16 port)
+{
+	struct config *cfg = configuration();
+
+	return cfg && cfg->port_places >> (port & 63) & 1;
+}
+
 /* The place of an address: a Service's (address, port) first, then the address alone. */
 NOINLINE struct place *place_of(const union addr *addr, __u16 port, __u8 proto)
 {
@@ -68,7 +77,7 @@ NOINLINE struct place *place_of(const union addr *addr, __u16 port, __u8 proto)
 		return NULL;
 	key.addr.d[0] = addr->d[0];
 	key.addr.d[1] = addr->d[1];
-	if (port) {
+	if (port && names_port(port)) {
 		key.port = port;
 		key.proto = proto;
 		place = bpf_map_lookup_elem(&places, &key);
@@ -196,14 +205,26 @@ INLINE void deny(struct decision *d, __u8 reason)
 	d->rule = 0;
 }
 
-/* Verdict with a proved (or placed) workload: own workload always, revocation before policy, unknown peers never. */
-INLINE void judge_workload(struct decision *d, const struct config *cfg, const struct local *l, const struct peer *peer)
+/* Looks d->peer up in our own table. False: unknown (rule 11). */
+INLINE bool know_peer(struct decision *d)
 {
-	if (l->flags & L_REVOKED || peer->flags & P_REVOKED) {
+	struct peer *peer = bpf_map_lookup_elem(&peers, &d->peer);
+
+	if (!peer)
+		return false;
+	d->peer_instance = peer->instance;
+	d->class = peer->class;
+	d->peer_flags = peer->flags;
+	return true;
+}
+
+/* Verdict with a proved (or placed) workload: own workload always, revocation before policy, unknown peers never. */
+INLINE void judge_workload(struct decision *d, const struct config *cfg, const struct local *l)
+{
+	if (l->flags & L_REVOKED || d->peer_flags & P_REVOKED) {
 		deny(d, R_REVOKED);
 		return;
 	}
-	d->class = peer->class;
 	if (l->flags & L_PLACED && d->peer == ref_of(cfg, l)) {
 		d->allow = 1;
 		d->would_allow = 1;

@@ -74,8 +74,6 @@ typedef _Bool bool;
 #define ERRNO_PERM 1
 
 #define LEVEL_TCP 6
-#define TCP_FASTOPEN 23
-#define TCP_FASTOPEN_CONNECT 30
 #define TCP_BPF_SOCK_OPS_CB_FLAGS 1008 /* 6.12 */
 
 #define MD_PTR(type, name)           \
@@ -228,16 +226,6 @@ struct bpf_sock_addr {
 	MD_PTR(struct bpf_sock *, sk);
 };
 
-struct bpf_sockopt {
-	MD_PTR(struct bpf_sock *, sk);
-	MD_PTR(void *, optval);
-	MD_PTR(void *, optval_end);
-	__s32 level;
-	__s32 optname;
-	__s32 optlen;
-	__s32 retval;
-};
-
 struct bpf_sock_tuple {
 	union {
 		struct {
@@ -317,6 +305,8 @@ struct inet_connection_sock {
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u8 bpf_sock_ops_cb_flags;
+	__u8 fastopen_connect : 1;
+	void *fastopen_req;
 } KERNEL;
 
 struct seq_file;

@@ -14,7 +14,7 @@ struct mac_input {
 
 INLINE __u64 time_now(const struct config *cfg)
 {
-	return (bpf_ktime_get_boot_ns() + cfg->clock_offset_ns) / (T_SECONDS * 1000000000ULL);
+	return (boot_ns_coarse() + cfg->clock_offset_ns) / (T_SECONDS * 1000000000ULL);
 }
 
 /* The sender's T for its low eight bits: 0 = outside the window. */

@@ -177,6 +177,40 @@ struct {
 	__type(value, struct verified);
 } verified SEC(".maps");
 
+/* The clock, read once per tick and CPU. */
+struct clock {
+	__u64 jiffies;
+	__u64 boot_ns;
+};
+
+struct {
+	__uint(type, MAP_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct clock);
+} clocks SEC(".maps");
+
+/* The boot clock to the tick: fine for windows of seconds, and cheaper than reading it a dozen times per handshake. */
+INLINE __u64 boot_ns_coarse(void)
+{
+	__u32 zero = 0;
+	struct clock *clock = bpf_map_lookup_elem(&clocks, &zero);
+	__u64 jiffies = bpf_jiffies64();
+
+	if (!clock)
+		return bpf_ktime_get_boot_ns();
+	if (clock->jiffies != jiffies) {
+		clock->boot_ns = bpf_ktime_get_boot_ns();
+		clock->jiffies = jiffies;
+	}
+	return clock->boot_ns;
+}
+
+INLINE __u32 uptime_seconds(void)
+{
+	return boot_ns_coarse() / 1000000000ULL;
+}
+
 INLINE struct config *configuration(void)
 {
 	__u32 zero = 0;

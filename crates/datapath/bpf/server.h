@@ -26,6 +26,16 @@ NOINLINE struct pending *pending_find(const struct config *cfg, const union addr
 	return e;
 }
 
+/* Two CPUs may write one entry at once: a mixture does not check. */
+INLINE __u64 pending_check(const struct pending *e)
+{
+	__u64 h = mix(e->remote.d[0] ^ e->live);
+
+	h = mix(h ^ e->remote.d[1] ^ e->peer_instance);
+	h = mix(h ^ ((__u64)e->client_isn << 32 | e->stamp));
+	return h ^ e->peer ^ ((__u64)e->rule << 32 | (__u32)e->remote_port << 16 | e->local_port);
+}
+
 INLINE void pending_write(const struct config *cfg, const struct packet *p, const struct decision *d,
 			  const struct local *l)
 {
@@ -46,19 +56,19 @@ INLINE void pending_write(const struct config *cfg, const struct packet *p, cons
 	e->flags = option_flags(p->opt);
 	e->cookie = 0;
 	e->generation = option_own(p->opt);
-	e->seconds = bpf_ktime_get_boot_ns() / 1000000000ULL;
+	e->seconds = uptime_seconds();
+	e->live = d->live;
+	e->rule = d->rule;
+	e->reason = d->reason;
+	e->would_allow = d->would_allow;
+	e->check = pending_check(e);
 }
 
-/* The peer that an option names, from our own table. NULL: unknown (rule 11). */
-INLINE struct peer *peer_of(struct decision *d, const __u32 *opt)
+/* The peer that an option names, from our own table. False: unknown (rule 11). */
+INLINE bool name_peer(struct decision *d, const __u32 *opt)
 {
-	__u64 ref = option_ref(opt);
-	struct peer *peer = bpf_map_lookup_elem(&peers, &ref);
-
-	d->peer = ref;
-	if (peer)
-		d->peer_instance = peer->instance;
-	return peer;
+	d->peer = option_ref(opt);
+	return know_peer(d);
 }
 
 /* The reason that a labelled SYN cannot be believed, 0 = it can. */
@@ -84,7 +94,6 @@ NOINLINE int syn_untrue(const struct config *cfg, const struct packet *p)
 INLINE int server_syn(struct __sk_buff *skb, const struct config *cfg, struct packet *p, struct decision *d,
 		      struct local *l)
 {
-	struct peer *peer;
 	struct place *place;
 	int reason;
 
@@ -112,8 +121,7 @@ INLINE int server_syn(struct __sk_buff *skb, const struct config *cfg, struct pa
 		return reason == R_KEY_UNKNOWN ? unknown(skb, p, d, l) : refused(skb, p, d, l, 0);
 	}
 	d->proof = PROOF_CLAIMED;
-	peer = peer_of(d, p->opt);
-	if (!peer) {
+	if (!name_peer(d, p->opt)) {
 		deny(d, R_PEER_UNKNOWN);
 		return unknown(skb, p, d, l);
 	}
@@ -122,7 +130,7 @@ INLINE int server_syn(struct __sk_buff *skb, const struct config *cfg, struct pa
 		deny(d, R_SOURCE_MISMATCH);
 		return refused(skb, p, d, l, EF_RESET);
 	}
-	judge_workload(d, cfg, l, peer);
+	judge_workload(d, cfg, l);
 	if (!d->allow)
 		return refused(skb, p, d, l, EF_RESET);
 	stage(S_SYN_OK);
@@ -136,20 +144,20 @@ NOINLINE int ack_untrue(const struct config *cfg, const struct packet *p, struct
 	struct mac_input in;
 	struct node_keys *keys;
 	struct pending *e;
-	struct peer *peer;
 	__u32 node, pair;
+	bool known;
 
 	if (!cfg || !p || !d || !l)
 		return R_PARSE_FAILED;
 	if (p->option == OPT_BAD || !option_wellformed(p->opt, MESSAGE_ACK))
 		return R_OPTION_MALFORMED;
-	peer = peer_of(d, p->opt);
+	known = name_peer(d, p->opt);
 	node = d->peer >> 16;
 	keys = bpf_map_lookup_elem(&nodes, &node);
 	pair = option_peer(p->opt) << 2 | option_own(p->opt);
 	if (!keys || !(keys->valid & (1 << pair)))
 		return R_KEY_UNKNOWN;
-	if (!peer)
+	if (!known)
 		return R_PEER_UNKNOWN;
 	in.t = time_accept(time_now(cfg), option_t(p->opt));
 	if (!in.t)
@@ -171,7 +179,7 @@ NOINLINE int ack_untrue(const struct config *cfg, const struct packet *p, struct
 INLINE bool fresh_by_pending(const struct config *cfg, const struct packet *p)
 {
 	struct pending *e = pending_find(cfg, &p->src, (__u32)p->sport << 16 | p->dport);
-	__u32 now = bpf_ktime_get_boot_ns() / 1000000000ULL;
+	__u32 now = uptime_seconds();
 
 	return e && e->client_isn == p->seq - 1 && !e->cookie && now - e->seconds < T_SECONDS;
 }
@@ -205,12 +213,42 @@ INLINE void hand_over(const struct packet *p, const struct decision *d, __u64 bu
 	v->used = 1;
 }
 
+/* Whether the same peer's SYN was judged and allowed under the live epoch: then so is its ACK. Fills in the verdict. */
+INLINE bool judged_at_syn(const struct config *cfg, const struct packet *p, struct decision *d)
+{
+	struct pending *e = pending_find(cfg, &p->src, (__u32)p->sport << 16 | p->dport);
+
+	if (!e || e->live != d->live || e->client_isn != p->seq - 1 || e->peer != d->peer ||
+	    e->peer_instance != d->peer_instance || e->stamp != d->stamp || e->check != pending_check(e))
+		return false;
+	if (d->peer_flags & P_REVOKED)
+		return false;
+	d->rule = e->rule;
+	d->reason = e->reason;
+	d->would_allow = e->would_allow;
+	d->allow = 1;
+	d->judged = 1;
+	return true;
+}
+
+/* Source and policy as for the SYN. 1 = goes on. */
+INLINE int judge_ack(struct __sk_buff *skb, const struct config *cfg, struct packet *p, struct decision *d,
+		     struct local *l)
+{
+	struct place *place = place_of(&p->src, 0, 0);
+
+	if (place && place->kind == PLACE_WORKLOAD && place->ref != d->peer) {
+		deny(d, R_SOURCE_MISMATCH);
+		return refused(skb, p, d, l, 0);
+	}
+	judge_workload(d, cfg, l);
+	return d->allow || refused(skb, p, d, l, EF_RESET);
+}
+
 /* The third ACK, or the first data, at a listener. */
 INLINE int server_ack(struct __sk_buff *skb, const struct config *cfg, struct packet *p, struct decision *d,
 		      struct local *l)
 {
-	struct place *place;
-	struct peer *peer;
 	__u64 hash;
 	int reason;
 
@@ -239,19 +277,8 @@ INLINE int server_ack(struct __sk_buff *skb, const struct config *cfg, struct pa
 			hand_over(p, d, 0, 0);
 		return pass;
 	}
-	peer = bpf_map_lookup_elem(&peers, &d->peer);
-	if (!peer)
+	if (!judged_at_syn(cfg, p, d) && !judge_ack(skb, cfg, p, d, l))
 		return 0;
-	place = place_of(&p->src, 0, 0);
-	if (place && place->kind == PLACE_WORKLOAD && place->ref != d->peer) {
-		deny(d, R_SOURCE_MISMATCH);
-		if (!refused(skb, p, d, l, 0))
-			return 0;
-	} else {
-		judge_workload(d, cfg, l, peer);
-		if (!d->allow && !refused(skb, p, d, l, EF_RESET))
-			return 0;
-	}
 	hash = burn_hash(cfg, d->peer, p->seq - 1, p->ack - 1);
 	reason = burn_check(hash);
 	if (reason == BURN_SEEN || (reason == BURN_NO_ROOM && !fresh_by_pending(cfg, p))) {

@@ -400,11 +400,16 @@ INLINE void on_write(struct bpf_sock_ops *ops, const struct config *cfg)
 SEC("sockops")
 int stolos_socket(struct bpf_sock_ops *ops)
 {
-	struct config *cfg = configuration();
+	struct config *cfg;
+	__u32 op = ops->op;
 
+	/* asked often, answered never: initial window, time-outs, ECN, base round trip */
+	if (op < OPS_TCP_CONNECT_CB || (op > OPS_PASSIVE_ESTABLISHED_CB && op < OPS_STATE_CB))
+		return 1;
+	cfg = configuration();
 	if (!cfg || !cfg->live)
 		return 1;
-	switch (ops->op) {
+	switch (op) {
 	case OPS_TCP_CONNECT_CB:
 		on_connect(ops, cfg);
 		break;

@@ -2,6 +2,7 @@
 /* The kernel side of the datapath, one object. Start reading at ingress.h. */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 #include "core.h"
 #include "burn.h"
 #include "server.h"

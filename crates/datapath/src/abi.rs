@@ -75,7 +75,7 @@ plain! {
     Key = 16 { k0: [u8; 8], k1: [u8; 8], }
     Config = 120 {
         live: u64, clock_offset_ns: i64, secret: [u64; 2], fleet: [Key; 4], node: u32, host: u32,
-        fleet_valid: u8, fleet_generation: u8, own_generation: u8, marked: u8, end_older: u8, pad: [u8; 3], pad2: u64,
+        fleet_valid: u8, fleet_generation: u8, own_generation: u8, marked: u8, end_older: u8, pad: [u8; 3], port_places: u64,
     }
     Local = 24 { instance: u64, class: u32, generation: u16, slot: u16, flags: u32, pad: u32, }
     Peer = 16 { instance: u64, class: u32, flags: u32, }

@@ -27,10 +27,9 @@ use crate::walk::Walks;
 const LAYOUT: &str = "v1";
 
 /// Programs on the cgroup, in the order of attachment: writers before the gate, so that nothing is refused unlabelled.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 7] = [
     ("stolos_socket", "socket"),
     ("stolos_create", "create"),
-    ("stolos_setsockopt", "setsockopt"),
     ("stolos_sendmsg4", "sendmsg4"),
     ("stolos_sendmsg6", "sendmsg6"),
     ("stolos_connect4", "connect4"),
