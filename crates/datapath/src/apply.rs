@@ -183,7 +183,11 @@ fn configured(state: &State, locals: &Locals, before: &abi::Config) -> Result<ab
         fleet_valid: 0,
         fleet_generation: state.fleet_generation,
         own_generation: state.own_generation,
-        port_places: state.places.iter().filter_map(|place| place.port).fold(0, |set, (_, port)| set | 1 << (port & 63)),
+        port_places: state
+            .places
+            .iter()
+            .filter_map(|place| place.port)
+            .fold(0, |set, (_, port)| set | 1 << (port & 63)),
         ..*before
     };
     for (generation, fleet) in state.fleet_keys.iter().enumerate() {
