@@ -133,8 +133,7 @@ impl Lab {
 
     /// Refusals of a node by reason, exactly, from the agent's metrics.
     pub(super) fn denials(&self, node: &Node) -> Result<BTreeMap<Reason, u64>> {
-        let curl = Program::new("curl").args(["-sS", "--fail", "--unix-socket"]).arg(socket(node));
-        let text = node.host().output(curl.arg("http://agent/metrics"), COMMAND_LIMIT)?;
+        let text = super::views::metrics(node)?;
         let denials = super::views::denials(&text);
         ensure!(!denials.is_empty(), "no counter of refusals in:\n{text}");
         Ok(denials)

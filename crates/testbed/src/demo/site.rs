@@ -91,6 +91,8 @@ impl Site {
 
     /// Starts server, agents and workloads, and applies the fleet's documents.
     pub fn bring_up(&mut self) -> Result<()> {
+        let (us, db) = (&self.world.clusters[1], self.node("us-1-n1")?.addresses());
+        us.gateway.forward("tcp", DB_DIALLED, db, DB_PORT)?;
         say("two clusters, eu-1 and us-1, both 10.0.0.0/24 and fd00:a::/64, each behind a NAT gateway");
         self.init_server()?;
         self.start_server()?;

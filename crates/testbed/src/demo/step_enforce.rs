@@ -23,7 +23,7 @@ fn run(site: &mut Site) -> Result<()> {
     let (web, db) = (site.workload("web")?, site.workload("db")?);
     ensure!(web.addresses == db.addresses, "BUG: the demo is about equal addresses");
     for dialled in site.db_dialled() {
-        let redis = Program::new("redis-cli").args(["-t", "5", "-h", &dialled.ip().to_string()]);
+        let redis = Program::new("redis-cli").args(["-h", &dialled.ip().to_string()]);
         let answer = web.place.output(redis.args(["-p", &dialled.port().to_string(), "PING"]), COMMAND)?;
         ensure!(answer.trim() == "PONG", "redis at {dialled} says {answer:?}");
         say(&format!("web ({}) asks {dialled}: PONG", web.addresses.v4));

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use api::local::WorkloadState;
 
-use super::site::{SETTLE_LIMIT, Site, WorkloadSpec, say};
+use super::site::{Running, SETTLE_LIMIT, Site, WorkloadSpec, say};
 use super::{Ground, Step, step_label, views};
-use crate::wait;
+use crate::{programs, wait};
 
 pub(super) const STEP: Step = Step {
     number: 8,
@@ -17,13 +17,25 @@ pub(super) const STEP: Step = Step {
 };
 
 fn run(site: &mut Site) -> Result<()> {
+    site.kill_server();
+    let outcome = without_server(site);
+    // Whatever happened, the steps after this one need it.
+    site.start_server()?;
+    let late = outcome?;
+    let (peer, [db, _]) = (late.peer()?, site.db_dialled());
+    let let_in = || Ok(step_label::lets_in(&peer, db)?.then_some(()));
+    wait::until_ok("the new workload to be let in", SETTLE_LIMIT, let_in)?;
+    say("the server is back: the new workload is placed and reaches db as app=web");
+    late.process.kill();
+    site.wait_until_rolled_out()
+}
+
+fn without_server(site: &mut Site) -> Result<Running> {
     let (web, cron) = (site.workload("web")?.peer()?, site.workload("cron")?.peer()?);
     let [db, _] = site.db_dialled();
-    site.kill_server();
     let away = Instant::now();
-    wait::until("all timers to pass", 2 * super::TIMERS_LONGEST, || {
-        (away.elapsed() > super::TIMERS_LONGEST).then_some(())
-    })?;
+    let longest = super::TIMERS_LONGEST;
+    wait::until("all timers to pass", 2 * longest, || (away.elapsed() > longest).then_some(()))?;
     ensure!(step_label::lets_in(&web, db)?, "web is refused without a server");
     ensure!(!step_label::lets_in(&cron, db)?, "cron is let in without a server");
     say(&format!("after {:?} without a server: web reaches db, cron does not", away.elapsed()));
@@ -33,24 +45,14 @@ fn run(site: &mut Site) -> Result<()> {
         node: "eu-1-n2",
         pod_host: None,
         labels: &["app=web"],
-        command: ["sleep", "infinity"].map(str::to_owned).to_vec(),
+        command: programs::idle(),
         wait: Some(Duration::from_secs(1)),
     };
     let late = site.start_workload(&late)?;
     let known = views::local_workload(site, "eu-1-n2", "late")?;
     ensure!(known.state == WorkloadState::Pending, "the new workload is {:?}", known.state);
     say(&format!("a new workload is pending: {}", known.reason.context("the agent says no reason")?));
-    let peer = late.peer()?;
-    let refused = peer.connect(db, Duration::from_secs(3))?.err().context("a pending workload reaches db")?;
+    let refused = late.peer()?.connect(db, Duration::from_secs(3))?.err().context("a pending workload reaches db")?;
     say(&format!("its connection is refused: {refused}"));
-
-    site.start_server()?;
-    wait::until_ok(
-        "the new workload to be let in",
-        SETTLE_LIMIT,
-        || Ok(step_label::lets_in(&peer, db)?.then_some(())),
-    )?;
-    say("the server is back: the new workload is placed and reaches db as app=web");
-    late.process.kill();
-    Ok(())
+    Ok(late)
 }

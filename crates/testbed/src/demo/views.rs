@@ -8,7 +8,10 @@ use api::local::{Doctor, Status, Workload};
 use api::report::FleetStatus;
 use policy::reason::Reason;
 
-use super::site::Site;
+use super::COMMAND;
+use super::site::{Site, socket};
+use crate::node::Node;
+use crate::process::Program;
 
 /// Rows from one workload to another (`/namespace/name`), of the last ten minutes.
 pub(super) fn flows(site: &Site, client: &str, server: &str) -> Result<Vec<FlowRow>> {
@@ -46,10 +49,21 @@ pub(super) fn rollout(site: &Site) -> Result<(usize, Vec<String>)> {
     Ok((usize::try_from(status.rollout.nodes)?, status.rollout.behind))
 }
 
+/// How often a node has refused for a reason.
+pub(super) fn refused(site: &Site, node: &str, reason: Reason) -> Result<u64> {
+    Ok(denials(&metrics(site.node(node)?)?).get(&reason).copied().unwrap_or(0))
+}
+
+/// The metrics of a node's agent.
+pub(super) fn metrics(node: &Node) -> Result<String> {
+    let curl = Program::new("curl").args(["-sS", "--fail", "--unix-socket"]).arg(socket(node));
+    node.host().output(curl.arg("http://agent/metrics"), COMMAND)
+}
+
 /// Refusals by reason out of an agent's metrics; counters that are 0 may be missing.
 pub(super) fn denials(metrics: &str) -> BTreeMap<Reason, u64> {
     let mut found = BTreeMap::new();
-    for line in metrics.lines().filter(|line| line.contains("denials") && !line.starts_with('#')) {
+    for line in metrics.lines().filter(|line| line.starts_with("stolos_agent_refused_total{")) {
         let label = line.split_once("reason=\"").and_then(|(_, rest)| rest.split_once('"'));
         let reason = label.and_then(|(label, _)| Reason::ALL.iter().find(|reason| reason.label() == label));
         let count = line.rsplit_once(' ').and_then(|(_, number)| number.parse::<f64>().ok());
