@@ -102,7 +102,8 @@ impl Site {
             self.start_agent(&node)?;
         }
         self.wait_until_rolled_out()?;
-        super::workloads::start(self)
+        super::workloads::start(self)?;
+        self.wait_until_rolled_out()
     }
 
     /// The proving ground, built on the first call.
@@ -208,8 +209,20 @@ impl Site {
         })?;
         let place = place.elsewhere(place.netns().clone(), cgroup, place.dir().to_owned());
         let running = Running { node: spec.node.to_owned(), process, place, addresses };
+        if spec.wait.is_none() {
+            self.wait_until_started(spec.name, &running)?;
+        }
         self.workloads.insert(spec.name.to_owned(), running.clone());
         Ok(running)
+    }
+
+    /// Waits until `stolos run` has become the program: its placement is live in the kernels that it can reach.
+    fn wait_until_started(&self, name: &str, running: &Running) -> Result<()> {
+        let exe = format!("/proc/{}/exe", running.process.pid());
+        wait::until_ok(&format!("{name} to be started"), SETTLE_LIMIT, || {
+            Ok((fs::read_link(&exe)? != self.stolos.canonicalize()?).then_some(()))
+        })
+        .with_context(|| running.process.log_text())
     }
 
     /// A workload by name.

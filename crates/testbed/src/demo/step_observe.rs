@@ -27,10 +27,12 @@ fn run(site: &mut Site) -> Result<()> {
     for (client, cluster, would) in
         [("web", "eu-1", Verdict::Allow), ("api", "eu-1", Verdict::Deny), ("audit", "us-1", Verdict::Deny)]
     {
-        let row = wait::until_ok(&format!("one complete row for {client} to db"), SETTLE_LIMIT, || {
+        let row = wait::until_succeeds(&format!("one complete row for {client} to db"), SETTLE_LIMIT, || {
             let rows = views::flows(site, &format!("/acme/{cluster}/{client}"), "/acme/us-1/db")?;
-            ensure!(rows.len() <= 1, "the flow is listed {} times: {rows:#?}", rows.len());
-            Ok(rows.into_iter().next().filter(|row| row.egress.is_some() && row.ingress.is_some()))
+            ensure!(rows.len() == 1, "the flow is listed {} times: {rows:#?}", rows.len());
+            let row = rows.into_iter().next().context("BUG: one row")?;
+            ensure!(row.egress.is_some() && row.ingress.is_some(), "an end has not reported: {row:#?}");
+            Ok(row)
         })?;
         check(&row, would).with_context(|| format!("{row:#?}"))?;
         say(&format!("{client}@{cluster} to db@us-1: allowed, would be {would}, one row, reported by both ends"));
