@@ -154,6 +154,7 @@ struct config {
 	__u8 end_older; /* connections older than the attach are judged by address and cut when refused */
 	__u8 pad[3];
 	__u64 port_places; /* which ports places name: bit = low six bits of the port */
+	__u64 answered_ns; /* boot time: what was asked up to then was answered, and the answer is live */
 };
 
 /* A workload of this node. A stamp is generation << 16 | index; index 0 is never used. */
@@ -293,6 +294,7 @@ struct sock_state {
 	__u64 peer_instance;
 	__u64 verified; /* client: config.live under which the SYN-ACK was judged */
 	__u32 stamp;
+	__u64 asked_ns; /* boot time of the first question about this connection's place, 0 = none */
 	__u32 peer_class;
 	__u32 client_isn;
 	__u32 server_isn;
@@ -302,7 +304,7 @@ struct sock_state {
 	__u8 proof;
 	__u8 reason; /* why it would have been refused */
 	__u8 would_allow;
-	__u8 asked; /* a pull was asked for; the next time is final */
+	__u8 told; /* older than the attach: its would-be refusal was reported */
 	__u8 flags;
 	__u8 peer_flags; /* identity flags as received */
 	__u8 option_t; /* low bits of the T that `option` was made at */

@@ -82,15 +82,20 @@ INLINE int accepted(struct sock_state *st, const struct packet *p, const struct 
 	return 1;
 }
 
-/* A MAC-valid answer: place, then verdict. A place that does not fit is asked for once, then refused. */
+/* A MAC-valid answer: place, then verdict. A place that does not fit is asked for; only once that was
+ * answered is a refusal final, and the application's (rule 11). */
 INLINE int client_proved(struct __sk_buff *skb, const struct config *cfg, struct packet *p, struct decision *d,
 			 struct local *l, struct sock_state *st)
 {
 	int place = belongs(&p->src, d, ref_of(cfg, l));
 	if (place != AT_PLACE) {
 		deny(d, place == NO_PLACE ? R_UNKNOWN_PLACE : R_PLACE_MISMATCH);
-		if (!st->asked) {
-			st->asked = 1;
+		if (st->asked_ns && st->asked_ns <= cfg->answered_ns) {
+			if (!refused(skb, p, d, l, EF_RESET))
+				return 0;
+		} else {
+			if (!st->asked_ns)
+				st->asked_ns = bpf_ktime_get_boot_ns();
 			if (!unknown(skb, p, d, l))
 				return 0;
 		} else if (!refused(skb, p, d, l, EF_RESET)) {

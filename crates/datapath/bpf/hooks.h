@@ -173,7 +173,7 @@ INLINE int dial(struct bpf_sock_addr *ctx, const union addr *to)
 	st->stamp_live = d.live;
 	st->live = 0;
 	st->verified = 0;
-	st->asked = 0;
+	st->asked_ns = 0;
 	st->opened = 0;
 	st->flags = 0;
 	st->role = ROLE_CLIENT;
