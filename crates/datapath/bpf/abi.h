@@ -69,6 +69,7 @@
 #define PROOF_CLAIMED 2
 #define PROOF_EXTERNAL 3
 #define PROOF_OLDER 4 /* older than the attach, judged by address */
+#define PROOF_HOME 5 /* both sockets are this workload's, by look-up inside one namespace */
 
 /* Stages: per-CPU counters. */
 #define S_SYN_SENT 0
@@ -153,8 +154,8 @@ struct config {
 	__u8 marked; /* every socket older than the attach is marked */
 	__u8 end_older; /* connections older than the attach are judged by address and cut when refused */
 	__u8 pad[3];
-	__u64 port_places; /* which ports places name: bit = low six bits of the port */
 	__u64 answered_ns; /* boot time: what was asked up to then was answered, and the answer is live */
+	__u64 port_places; /* which ports places name: bit = low six bits of the port */
 };
 
 /* A workload of this node. A stamp is generation << 16 | index; index 0 is never used. */
@@ -293,8 +294,8 @@ struct sock_state {
 	__u64 peer;
 	__u64 peer_instance;
 	__u64 verified; /* client: config.live under which the SYN-ACK was judged */
-	__u32 stamp;
 	__u64 asked_ns; /* boot time of the first question about this connection's place, 0 = none */
+	__u32 stamp;
 	__u32 peer_class;
 	__u32 client_isn;
 	__u32 server_isn;
@@ -326,6 +327,7 @@ struct sock_state {
 #define SF_LABELLED 1 /* the peer answered with identity */
 #define SF_WRITE_SHARED 2 /* another program had asked for header options before us */
 #define SF_DENIED 4 /* a record of the cut was written */
+#define SF_NO_SPACE 8 /* its SYN had no room for the option */
 
 /* A UDP exchange that was allowed: answers pass while it is young. */
 struct flow_key {

@@ -143,6 +143,7 @@ pub(crate) const PROOF_PROVED: u8 = 1;
 pub(crate) const PROOF_CLAIMED: u8 = 2;
 pub(crate) const PROOF_EXTERNAL: u8 = 3;
 pub(crate) const PROOF_OLDER: u8 = 4;
+pub(crate) const PROOF_HOME: u8 = 5;
 pub(crate) const EVENT_OPEN: u8 = 1;
 pub(crate) const EVENT_CLOSE: u8 = 2;
 pub(crate) const EVENT_REFUSED: u8 = 3;
