@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use datapath::capacity::MapUse;
 use datapath::event::{Event, Kind};
 use datapath::refuse::budget::Budget;
-use datapath::refuse::{Refusal, Refuser, Side};
+use datapath::refuse::{Refusal, RefuseError, Refuser, Side};
 use datapath::state::{Direction, State};
 use datapath::walk::{Cut, WalkError};
 use datapath::{AttachError, Datapath, Options};
@@ -28,6 +28,8 @@ pub const REPORTS_MAX: usize = 256;
 const RECORDS_MAX: usize = 1024;
 /// How long the thread waits for records before it looks at its commands.
 const POLL: Duration = Duration::from_millis(10);
+/// Most refusals that wait for their namespace.
+const UNANSWERED_MAX: usize = 64;
 /// Counting a map's entries walks all of them: once in so many readings.
 const CAPACITIES_EVERY: u64 = 15;
 
@@ -45,6 +47,8 @@ pub enum Command {
     ClockOffset(i64),
     /// The namespaces of this node's workloads; others are let go.
     Namespaces(Vec<Namespace>),
+    /// What the kernel asked up to then (boot clock, nanoseconds) was answered, and the answer is live.
+    Answered(u64),
     /// Read the counters.
     Count,
     /// Look for listeners that identity cannot reach.
@@ -80,6 +84,8 @@ pub enum Report {
     Swept(Vec<Cut>),
     /// Records of the kernel.
     Records(Vec<Event>),
+    /// A refusal could not be answered in a network namespace that is not known yet; it is once it is.
+    NamespaceUnknown,
     /// Records that the node was too busy to take.
     RecordsLost(u64),
     /// All listeners that are older than the programs and stay without identity.
@@ -135,6 +141,7 @@ impl Enforcer {
             datapath,
             last: None,
             refuser: Refuser::new(Budget::default()),
+            unanswered: Vec::new(),
             namespaces: Vec::new(),
             reports,
             lost: 0,
@@ -184,6 +191,8 @@ struct Owner {
     /// What is live or was before the detach.
     last: Option<(u64, Box<State>)>,
     refuser: Refuser,
+    /// Refusals in namespaces that are not known yet.
+    unanswered: Vec<Refusal>,
     namespaces: Vec<Namespace>,
     reports: mpsc::Sender<Report>,
     lost: u64,
@@ -223,6 +232,11 @@ impl Owner {
                 }
             }
             Command::Namespaces(namespaces) => self.take_namespaces(namespaces),
+            Command::Answered(boot_ns) => {
+                if let Some(datapath) = &mut self.datapath {
+                    datapath.answered(boot_ns);
+                }
+            }
             Command::Count => self.count(),
             Command::Listeners => self.listeners(),
             Command::Exempt(socket, _done) => {
@@ -284,6 +298,11 @@ impl Owner {
             }
         }
         self.namespaces = namespaces;
+        for refusal in std::mem::take(&mut self.unanswered) {
+            if let Err(error) = self.refuser.refuse(&refusal) {
+                tracing::debug!(%error, "refusal stays silent");
+            }
+        }
         if !fresh.is_empty() {
             self.listeners();
         }
@@ -359,9 +378,10 @@ impl Owner {
     fn poll(&mut self) {
         let Some(datapath) = &mut self.datapath else { return };
         let mut records = Vec::new();
-        let refuser = &self.refuser;
+        let (refuser, unanswered) = (&self.refuser, &mut self.unanswered);
+        let before = unanswered.len();
         let polled = datapath.poll_events(POLL, |event| {
-            answer(refuser, &event);
+            answer(refuser, &event, unanswered);
             if records.len() < RECORDS_MAX {
                 records.push(event);
             } else {
@@ -371,6 +391,9 @@ impl Owner {
         if let Err(error) = polled {
             tracing::error!(%error, "records of the kernel cannot be read");
             std::thread::sleep(POLL);
+        }
+        if self.unanswered.len() > before {
+            self.report(Report::NamespaceUnknown);
         }
         if !records.is_empty() {
             self.report(Report::Records(records));
@@ -397,14 +420,16 @@ impl Owner {
 }
 
 /// Answers one refusal with a reset, where the kernel says that it may be answered (PROTOCOL rule 13).
-fn answer(refuser: &Refuser, event: &Event) {
+fn answer(refuser: &Refuser, event: &Event, unanswered: &mut Vec<Refusal>) {
     let Kind::Refused { would: false, reset: true, .. } = event.kind else { return };
     let (client, server, side) = match event.direction {
         Direction::Ingress => (event.remote_address, event.local_address, Side::Server),
         Direction::Egress => (event.local_address, event.remote_address, Side::Client),
     };
     let refusal = Refusal { netns: event.netns, client, server, isn_client: event.isn_client, side };
-    if let Err(error) = refuser.refuse(&refusal) {
-        tracing::debug!(%error, "refusal stays silent");
+    match refuser.refuse(&refusal) {
+        Ok(_) => {}
+        Err(RefuseError::NetnsUnknown(_)) if unanswered.len() < UNANSWERED_MAX => unanswered.push(refusal),
+        Err(error) => tracing::debug!(%error, "refusal stays silent"),
     }
 }

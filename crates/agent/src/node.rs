@@ -75,6 +75,9 @@ pub(crate) struct Inner {
     pub compiler: Compiler,
     pub assembly: Assembly,
     pub pulls: Pulls,
+    /// Boot time of the last question of the kernel, and up to which the kernel was told that they were answered.
+    pub asked_ns: u64,
+    pub answered_ns: u64,
     pub stream: Option<Stream>,
     /// Why there is no stream, and since when it is as it is.
     pub last_error: Option<String>,
@@ -128,6 +131,8 @@ impl Inner {
             compiler: Compiler::default(),
             assembly: Assembly::default(),
             pulls: Pulls::default(),
+            asked_ns: 0,
+            answered_ns: 0,
             stream: None,
             last_error: None,
             stream_since: jiff::Timestamp::now(),

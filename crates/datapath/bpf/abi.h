@@ -69,6 +69,7 @@
 #define PROOF_CLAIMED 2
 #define PROOF_EXTERNAL 3
 #define PROOF_OLDER 4 /* older than the attach, judged by address */
+#define PROOF_HOME 5 /* both sockets are this workload's, by look-up inside one namespace */
 
 /* Stages: per-CPU counters. */
 #define S_SYN_SENT 0
@@ -153,6 +154,7 @@ struct config {
 	__u8 marked; /* every socket older than the attach is marked */
 	__u8 end_older; /* connections older than the attach are judged by address and cut when refused */
 	__u8 pad[3];
+	__u64 answered_ns; /* boot time: what was asked up to then was answered, and the answer is live */
 	__u64 port_places; /* which ports places name: bit = low six bits of the port */
 };
 
@@ -292,6 +294,7 @@ struct sock_state {
 	__u64 peer;
 	__u64 peer_instance;
 	__u64 verified; /* client: config.live under which the SYN-ACK was judged */
+	__u64 asked_ns; /* boot time of the first question about this connection's place, 0 = none */
 	__u32 stamp;
 	__u32 peer_class;
 	__u32 client_isn;
@@ -302,7 +305,7 @@ struct sock_state {
 	__u8 proof;
 	__u8 reason; /* why it would have been refused */
 	__u8 would_allow;
-	__u8 asked; /* a pull was asked for; the next time is final */
+	__u8 told; /* older than the attach: its would-be refusal was reported */
 	__u8 flags;
 	__u8 peer_flags; /* identity flags as received */
 	__u8 option_t; /* low bits of the T that `option` was made at */
@@ -324,6 +327,7 @@ struct sock_state {
 #define SF_LABELLED 1 /* the peer answered with identity */
 #define SF_WRITE_SHARED 2 /* another program had asked for header options before us */
 #define SF_DENIED 4 /* a record of the cut was written */
+#define SF_NO_SPACE 8 /* its SYN had no room for the option */
 
 /* A UDP exchange that was allowed: answers pass while it is young. */
 struct flow_key {

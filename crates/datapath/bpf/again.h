@@ -39,12 +39,19 @@ NOINLINE int judge_again(struct decision *d, const struct sock_state *st, const 
 		judge_workload(d, cfg, l);
 		return 0;
 	}
+	if (st->proof == PROOF_HOME) {
+		if (l->flags & L_REVOKED)
+			deny(d, R_REVOKED);
+		else
+			allow(d);
+		return 0;
+	}
 	if (st->proof == PROOF_CLAIMED) {
 		/* it passed only because the workload observed */
 		deny(d, l->flags & L_REVOKED ? R_REVOKED : st->reason);
 		return 0;
 	}
-	judge_external(d, l, remote);
+	judge_external(d, l, remote, st->role == ROLE_CLIENT ? st->port : 0);
 	return 0;
 }
 
@@ -74,7 +81,7 @@ NOINLINE int judge_older(struct decision *d, const struct local *l, const union 
 				return 0;
 			judge_workload(d, cfg, l);
 		} else {
-			judge_external(d, l, remote);
+			judge_external(d, l, remote, i == 0 ? 0 : d->port);
 		}
 		if (d->allow)
 			break;

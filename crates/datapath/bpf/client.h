@@ -11,8 +11,10 @@ NOINLINE int belongs(const union addr *dialled, struct decision *d, __u64 own)
 {
 	struct place *place = place_of(dialled, d ? d->port : 0, PROTO_TCP);
 
-	if (!d || d->peer == own)
+	if (!d || !dialled || d->peer == own)
 		return AT_PLACE;
+	if (is_loopback(dialled))
+		return d->peer >> 16 == own >> 16 ? AT_PLACE : NOT_AT_PLACE;
 	if (!place || place->kind == PLACE_DECLARED)
 		return NO_PLACE;
 	if (place->real_port)
@@ -82,19 +84,22 @@ INLINE int accepted(struct sock_state *st, const struct packet *p, const struct 
 	return 1;
 }
 
-/* A MAC-valid answer: place, then verdict. A place that does not fit is asked for once, then refused. */
+/* A MAC-valid answer: place, then verdict. A place that does not fit is asked for; only once that was
+ * answered is a refusal final, and the application's (rule 11). */
 INLINE int client_proved(struct __sk_buff *skb, const struct config *cfg, struct packet *p, struct decision *d,
 			 struct local *l, struct sock_state *st)
 {
 	int place = belongs(&p->src, d, ref_of(cfg, l));
 	if (place != AT_PLACE) {
 		deny(d, place == NO_PLACE ? R_UNKNOWN_PLACE : R_PLACE_MISMATCH);
-		if (!st->asked) {
-			st->asked = 1;
+		if (st->asked_ns && st->asked_ns <= cfg->answered_ns) {
+			if (!refused(skb, p, d, l, EF_RESET))
+				return 0;
+		} else {
+			if (!st->asked_ns)
+				st->asked_ns = bpf_ktime_get_boot_ns();
 			if (!unknown(skb, p, d, l))
 				return 0;
-		} else if (!refused(skb, p, d, l, EF_RESET)) {
-			return 0;
 		}
 	} else {
 		judge_workload(d, cfg, l);
@@ -103,6 +108,22 @@ INLINE int client_proved(struct __sk_buff *skb, const struct config *cfg, struct
 	}
 	stage(S_SYNACK_OK);
 	return accepted(st, p, d);
+}
+
+/* A plain answer that no external rule allows. From this node itself it came from a process without identity, and no
+ * retransmission will bring any: refused at once. From elsewhere its option may have been lost: silence. */
+INLINE int client_plain(struct __sk_buff *skb, const struct config *cfg, struct packet *p, struct decision *d,
+			const struct local *l, const struct sock_state *st)
+{
+	__u32 flags = EF_RESET;
+
+	if (d->reason == R_FLEET_ADDRESS_PLAIN && st->flags & SF_NO_SPACE) {
+		d->reason = R_NO_OPTION_SPACE;
+	} else if (d->reason == R_FLEET_ADDRESS_PLAIN && !is_home(cfg, p)) {
+		d->reason = R_OPTION_MISSING;
+		flags = 0;
+	}
+	return refused(skb, p, d, l, flags);
 }
 
 /* A segment at a socket in SYN_SENT. */
@@ -126,10 +147,8 @@ INLINE int client_syn_sent(struct __sk_buff *skb, const struct config *cfg, stru
 		return refused(skb, p, d, l, 0);
 	}
 	if (p->option == OPT_NONE) {
-		judge_external(d, l, &p->src);
-		if (d->reason == R_FLEET_ADDRESS_PLAIN)
-			d->reason = R_OPTION_MISSING;
-		if (!d->allow && !refused(skb, p, d, l, d->judged ? EF_RESET : 0))
+		judge_external(d, l, &p->src, d->port);
+		if (!d->allow && !within_workload(skb, cfg, p, d, l, true) && !client_plain(skb, cfg, p, d, l, st))
 			return 0;
 		stage(S_EXTERNAL_OK);
 		return accepted(st, p, d);

@@ -2,20 +2,6 @@
 /* UDP and ICMP: authorized by place and by recorded questions, not authenticated per packet (rule 17). */
 #pragma once
 
-INLINE void allow(struct decision *d)
-{
-	d->allow = 1;
-	d->would_allow = 1;
-	d->judged = 1;
-	d->reason = 0;
-	d->rule = 0;
-}
-
-INLINE bool is_loopback(const union addr *a)
-{
-	return (a->d[0] == 0 && a->d[1] == swap64(1)) || (a->d[0] == 0 && a->w[2] == swap32(0xffff) && a->b[12] == 127);
-}
-
 /* DHCP and DHCPv6 always pass. */
 INLINE bool is_dhcp(__u16 port)
 {
@@ -32,8 +18,9 @@ INLINE void flow_key_of(struct flow_key *key, __u64 cookie, const union addr *re
 	key->pad[2] = 0;
 }
 
-/* A young exchange of this socket with that end; whether it was judged under the live epoch is the caller's to see. */
-NOINLINE struct flow *flow_of(const struct flow_key *key)
+/* A young exchange of this socket with that end; whether it was judged under the live epoch is the caller's to see. Only
+ * what was is kept young: what an older epoch allowed runs out. */
+NOINLINE struct flow *flow_of(const struct flow_key *key, __u64 live)
 {
 	struct flow *flow;
 	__u32 now = uptime_seconds();
@@ -43,7 +30,7 @@ NOINLINE struct flow *flow_of(const struct flow_key *key)
 	flow = bpf_map_lookup_elem(&flows, key);
 	if (!flow || now - flow->seconds > FLOW_SECONDS)
 		return NULL;
-	if (flow->seconds != now)
+	if (flow->live == live && flow->seconds != now)
 		flow->seconds = now;
 	return flow;
 }
@@ -77,14 +64,14 @@ NOINLINE int judge_sending(struct decision *d, const struct config *cfg, const s
 		deny(d, R_REVOKED);
 		return 0;
 	}
+	if (is_loopback(to)) {
+		allow(d); /* the receiving workload judges */
+		return 0;
+	}
 	place = place_of(to, d->port, d->proto);
 	if (!place) {
 		__u64 network = network_of(to, d->live);
 
-		if (is_loopback(to)) {
-			allow(d); /* the receiving workload judges */
-			return 0;
-		}
 		if (NETWORK_FLAGS(network) & N_FLEET) {
 			deny(d, d->proto == PROTO_UDP ? R_UDP_UNANNOUNCED : R_ICMP_DENY);
 			return 0;
@@ -208,7 +195,7 @@ NOINLINE int judge_receiving(struct __sk_buff *skb, struct decision *d, const st
 		allow(d);
 		return 0;
 	}
-	judge_external(d, l, &p->src);
+	judge_external(d, l, &p->src, 0);
 	if (d->reason == R_FLEET_ADDRESS_PLAIN) {
 		d->reason = R_UDP_UNANNOUNCED;
 		d->proof = PROOF_NONE;
@@ -230,7 +217,7 @@ INLINE int receive_udp(struct __sk_buff *skb, const struct config *cfg, struct d
 	if (is_dhcp(p->sport) && is_dhcp(p->dport))
 		return 1;
 	flow_key_of(&key, bpf_get_socket_cookie(skb), &p->src, p->sport);
-	flow = flow_of(&key);
+	flow = flow_of(&key, d->live);
 	if (flow && flow->live == d->live)
 		return 1;
 	if (flow && flow->direction == EGRESS) {

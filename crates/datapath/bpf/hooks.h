@@ -33,10 +33,12 @@ NOINLINE int judge_dial(struct decision *d, const union addr *to)
 		deny(d, R_REVOKED);
 		return 0;
 	}
+	if (is_loopback(to))
+		return 1;
 	place = place_of(to, d->port, d->proto);
 	if (!place) {
 		network = network_of(to, d->live);
-		if (NETWORK_FLAGS(network) & N_FLEET || to->d[1] == swap64(1) || (to->d[0] == 0 && to->b[12] == 127))
+		if (NETWORK_FLAGS(network) & N_FLEET)
 			return 1;
 		d->proof = PROOF_EXTERNAL;
 		d->class = NETWORK_FLAGS(network) & N_CLASS ? NETWORK_CLASS(network) : CLASS_EXTERNAL;
@@ -126,9 +128,9 @@ INLINE int send_udp(struct bpf_sock_addr *ctx, const union addr *to)
 	if (!l || is_dhcp(d.port))
 		return 1;
 	flow_key_of(&key, bpf_get_socket_cookie(ctx), to, d.port);
-	flow = flow_of(&key);
-	if (flow && (flow->live == d.live || flow->direction == INGRESS))
-		return 1; /* an answer under an older epoch passes; the next question is judged anew */
+	flow = flow_of(&key, d.live);
+	if (flow && (flow->live == d.live || (flow->direction == INGRESS && !(l->flags & L_REVOKED))))
+		return 1; /* an answer under an older epoch passes for a while; the next question is judged anew */
 	judge_sending(&d, cfg, l, to);
 	if (!d.allow && !refuse_dial(ctx, &d, l, to))
 		return 0;
@@ -173,7 +175,7 @@ INLINE int dial(struct bpf_sock_addr *ctx, const union addr *to)
 	st->stamp_live = d.live;
 	st->live = 0;
 	st->verified = 0;
-	st->asked = 0;
+	st->asked_ns = 0;
 	st->opened = 0;
 	st->flags = 0;
 	st->role = ROLE_CLIENT;
@@ -198,6 +200,7 @@ int stolos_connect4(struct bpf_sock_addr *ctx)
 	union addr to;
 
 	addr_v4(&to, ctx->user_ip4);
+	name_loopback(&to);
 	return dial(ctx, &to);
 }
 
@@ -210,6 +213,7 @@ int stolos_connect6(struct bpf_sock_addr *ctx)
 	to.w[1] = ONCE(ctx->user_ip6[1]);
 	to.w[2] = ONCE(ctx->user_ip6[2]);
 	to.w[3] = ONCE(ctx->user_ip6[3]);
+	name_loopback(&to);
 	return dial(ctx, &to);
 }
 
@@ -219,6 +223,7 @@ int stolos_sendmsg4(struct bpf_sock_addr *ctx)
 	union addr to;
 
 	addr_v4(&to, ctx->user_ip4);
+	name_loopback(&to);
 	return ctx->protocol == PROTO_UDP ? send_udp(ctx, &to) : 1;
 }
 
@@ -231,6 +236,7 @@ int stolos_sendmsg6(struct bpf_sock_addr *ctx)
 	to.w[1] = ONCE(ctx->user_ip6[1]);
 	to.w[2] = ONCE(ctx->user_ip6[2]);
 	to.w[3] = ONCE(ctx->user_ip6[3]);
+	name_loopback(&to);
 	return ctx->protocol == PROTO_UDP ? send_udp(ctx, &to) : 1;
 }
 

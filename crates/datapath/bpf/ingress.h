@@ -14,8 +14,8 @@ INLINE int older(struct __sk_buff *skb, struct sock_state *st, const struct conf
 			st->flags |= SF_DENIED;
 			return 0;
 		}
-	} else if (!d->allow && !st->asked) {
-		st->asked = 1;
+	} else if (!d->allow && !st->told) {
+		st->told = 1;
 		count_denial(d, 1);
 		record_packet(skb, p, d, E_REFUSED | EF_WOULD << 8);
 	}

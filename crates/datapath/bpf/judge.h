@@ -67,13 +67,30 @@ INLINE bool names_port(__u16 port)
 	return cfg && cfg->port_places >> (port & 63) & 1;
 }
 
-/* The place of an address: a Service's (address, port) first, then the address alone. */
+/* 127/8, ::1 and 127/8 mapped: always a place of this node, whatever is declared, and never external. */
+INLINE bool is_loopback(const union addr *a)
+{
+	return a->d[0] == 0 && (a->d[1] == swap64(1) || (a->w[2] == swap32(0xffff) && a->b[12] == 127));
+}
+
+/* The kernel takes an unspecified destination for loopback, but only after the hooks have seen it. */
+INLINE void name_loopback(union addr *to)
+{
+	if (to->d[0])
+		return;
+	if (!to->d[1])
+		to->d[1] = swap64(1);
+	else if (to->w[2] == swap32(0xffff) && !to->w[3])
+		to->w[3] = swap32(0x7f000001);
+}
+
+/* The place of an address: a Service's (address, port) first, then the address alone. Loopback is not looked up. */
 NOINLINE struct place *place_of(const union addr *addr, __u16 port, __u8 proto)
 {
 	struct place_key key = {};
 	struct place *place;
 
-	if (!addr)
+	if (!addr || is_loopback(addr))
 		return NULL;
 	key.addr.d[0] = addr->d[0];
 	key.addr.d[1] = addr->d[1];
@@ -205,6 +222,15 @@ INLINE void deny(struct decision *d, __u8 reason)
 	d->rule = 0;
 }
 
+INLINE void allow(struct decision *d)
+{
+	d->allow = 1;
+	d->would_allow = 1;
+	d->judged = 1;
+	d->reason = 0;
+	d->rule = 0;
+}
+
 /* Looks d->peer up in our own table. False: unknown (rule 11). */
 INLINE bool know_peer(struct decision *d)
 {
@@ -226,18 +252,15 @@ INLINE void judge_workload(struct decision *d, const struct config *cfg, const s
 		return;
 	}
 	if (l->flags & L_PLACED && d->peer == ref_of(cfg, l)) {
-		d->allow = 1;
-		d->would_allow = 1;
-		d->judged = 1;
-		d->reason = 0;
-		d->rule = 0;
+		allow(d);
 		return;
 	}
 	judge(d, l->class);
 }
 
-/* Verdict with a plain end at an address (rule 9): an address of the fleet is never external. */
-INLINE void judge_external(struct decision *d, const struct local *l, const union addr *addr)
+/* Verdict with a plain end (rule 9): loopback, an address of the fleet and a Service's (address, `port`) are never external.
+ * `port` is the dialled one, 0 where the end is the caller. */
+INLINE void judge_external(struct decision *d, const struct local *l, const union addr *addr, __u16 port)
 {
 	__u64 network = network_of(addr, d->live);
 	struct place *place;
@@ -248,8 +271,8 @@ INLINE void judge_external(struct decision *d, const struct local *l, const unio
 		deny(d, R_REVOKED);
 		return;
 	}
-	place = place_of(addr, 0, 0);
-	if (place || NETWORK_FLAGS(network) & N_FLEET) {
+	place = place_of(addr, port, d->proto);
+	if (place || is_loopback(addr) || NETWORK_FLAGS(network) & N_FLEET) {
 		deny(d, R_FLEET_ADDRESS_PLAIN);
 		return;
 	}

@@ -103,8 +103,8 @@ INLINE int server_syn(struct __sk_buff *skb, const struct config *cfg, struct pa
 		return refused(skb, p, d, l, 0);
 	}
 	if (p->option == OPT_NONE) {
-		judge_external(d, l, &p->src);
-		if (!d->allow)
+		judge_external(d, l, &p->src, 0);
+		if (!d->allow && !within_workload(skb, cfg, p, d, l, false))
 			return refused(skb, p, d, l, EF_RESET);
 		return 1;
 	}
@@ -253,11 +253,13 @@ INLINE int server_ack(struct __sk_buff *skb, const struct config *cfg, struct pa
 	int reason;
 
 	if (p->option == OPT_NONE) {
-		judge_external(d, l, &p->src);
-		if (d->reason == R_FLEET_ADDRESS_PLAIN)
-			d->reason = R_OPTION_MISSING;
-		if (!d->allow && !refused(skb, p, d, l, 0))
-			return 0;
+		judge_external(d, l, &p->src, 0);
+		if (!d->allow && !within_workload(skb, cfg, p, d, l, false)) {
+			if (d->reason == R_FLEET_ADDRESS_PLAIN)
+				d->reason = R_OPTION_MISSING;
+			if (!refused(skb, p, d, l, 0))
+				return 0;
+		}
 		hand_over(p, d, 0, 0);
 		return 1;
 	}

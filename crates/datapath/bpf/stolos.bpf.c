@@ -5,6 +5,7 @@
 #include <bpf/bpf_core_read.h>
 #include "core.h"
 #include "burn.h"
+#include "home.h"
 #include "server.h"
 #include "client.h"
 #include "again.h"

@@ -73,9 +73,10 @@ impl From<Addr> for IpAddr {
 
 plain! {
     Key = 16 { k0: [u8; 8], k1: [u8; 8], }
-    Config = 120 {
+    Config = 128 {
         live: u64, clock_offset_ns: i64, secret: [u64; 2], fleet: [Key; 4], node: u32, host: u32,
-        fleet_valid: u8, fleet_generation: u8, own_generation: u8, marked: u8, end_older: u8, pad: [u8; 3], port_places: u64,
+        fleet_valid: u8, fleet_generation: u8, own_generation: u8, marked: u8, end_older: u8, pad: [u8; 3],
+        answered_ns: u64, port_places: u64,
     }
     Local = 24 { instance: u64, class: u32, generation: u16, slot: u16, flags: u32, pad: u32, }
     Peer = 16 { instance: u64, class: u32, flags: u32, }
@@ -94,10 +95,10 @@ plain! {
     DenialKey = 24 {
         peer: u64, rule: u32, stamp: u32, port: u16, proto: u8, direction: u8, reason: u8, would: u8, proof: u8, pad: u8,
     }
-    SockState = 96 {
-        live: u64, stamp_live: u64, peer: u64, peer_instance: u64, verified: u64,
+    SockState = 104 {
+        live: u64, stamp_live: u64, peer: u64, peer_instance: u64, verified: u64, asked_ns: u64,
         stamp: u32, peer_class: u32, client_isn: u32, server_isn: u32, rule: u32, port: u16, role: u8, proof: u8,
-        reason: u8, would_allow: u8, asked: u8, flags: u8, peer_flags: u8, option_t: u8, option_made: u8, opened: u8,
+        reason: u8, would_allow: u8, told: u8, flags: u8, peer_flags: u8, option_t: u8, option_made: u8, opened: u8,
         option: [u8; 20], generations: u8, pad: [u8; 3],
     }
     Swept = 56 {
@@ -142,6 +143,7 @@ pub(crate) const PROOF_PROVED: u8 = 1;
 pub(crate) const PROOF_CLAIMED: u8 = 2;
 pub(crate) const PROOF_EXTERNAL: u8 = 3;
 pub(crate) const PROOF_OLDER: u8 = 4;
+pub(crate) const PROOF_HOME: u8 = 5;
 pub(crate) const EVENT_OPEN: u8 = 1;
 pub(crate) const EVENT_CLOSE: u8 = 2;
 pub(crate) const EVENT_REFUSED: u8 = 3;

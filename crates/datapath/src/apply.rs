@@ -119,6 +119,17 @@ impl Datapath {
         self.page.write(&config);
     }
 
+    /// Says that every question ([`Kind::Unknown`](crate::event::Kind)) recorded up to `boot_ns` was answered, and that what the
+    /// answer brought is live: a place that still does not fit is then refused for good, with a reset (PROTOCOL rule 11).
+    ///
+    /// Nanoseconds of the boot clock, as in [`Event::boot_ns`](crate::event::Event); an earlier time than before changes nothing.
+    pub fn answered(&mut self, boot_ns: u64) {
+        let config = self.page.read();
+        if config.answered_ns < boot_ns {
+            self.page.write(&abi::Config { answered_ns: boot_ns, ..config });
+        }
+    }
+
     fn check_room(&self, tables: &Tables, locals: &Locals) -> Result<(), ApplyError> {
         // Additions come before removals, so the union has to fit.
         fn union<K: Ord, V, W>(old: &BTreeMap<K, V>, new: &BTreeMap<K, W>) -> usize {

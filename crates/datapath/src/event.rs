@@ -186,7 +186,7 @@ impl Datapath {
 
 pub(crate) fn proof_of(byte: u8) -> Proof {
     match byte {
-        abi::PROOF_PROVED => Proof::Proved,
+        abi::PROOF_PROVED | abi::PROOF_HOME => Proof::Proved,
         abi::PROOF_CLAIMED => Proof::Claimed,
         abi::PROOF_EXTERNAL => Proof::External,
         abi::PROOF_OLDER => Proof::Older,

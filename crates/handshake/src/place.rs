@@ -59,19 +59,21 @@ impl Places {
 
     /// Whether `answering` may answer a TCP connection that `client` dialled to `dialled`.
     ///
-    /// (address, port) comes before the address alone. A client's own workload always passes, and loopback is the shared
-    /// address of the client's own node.
+    /// (address, port) comes before the address alone. A client's own workload always passes. Loopback is the shared address
+    /// of the client's own node, whatever is declared.
     pub fn admits(&self, dialled: SocketAddr, answering: WorkloadRef, client: WorkloadRef) -> Result<(), PlaceError> {
         if answering == client {
             return Ok(());
         }
         let address = dialled.ip().to_canonical();
+        if address.is_loopback() {
+            return if answering.node == client.node { Ok(()) } else { Err(PlaceError::Mismatch) };
+        }
         let target = self.by_port.get(&(address, TCP, dialled.port())).or_else(|| self.by_address.get(&address));
         let belongs = match target {
             Some(Target::Node(node)) => *node == answering.node,
             Some(Target::Workload(workload)) => *workload == answering,
             Some(Target::Service(service)) => self.members.contains(&(*service, answering)),
-            None if address.is_loopback() => answering.node == client.node,
             Some(Target::Declared) | None => return Err(PlaceError::Unknown),
         };
         if belongs { Ok(()) } else { Err(PlaceError::Mismatch) }
@@ -79,8 +81,9 @@ impl Places {
 
     /// Whether a client may come from `source`: everything but the unshared address of another workload.
     pub fn may_come_from(&self, source: IpAddr, client: WorkloadRef) -> bool {
-        match self.by_address.get(&source.to_canonical()) {
-            Some(Target::Workload(owner)) => *owner == client,
+        let source = source.to_canonical();
+        match self.by_address.get(&source) {
+            Some(Target::Workload(owner)) if !source.is_loopback() => *owner == client,
             _ => true,
         }
     }
@@ -125,6 +128,24 @@ mod tests {
         check("192.0.2.1:80", workload(5, 5), Ok(()));
         check("127.0.0.1:80", workload(5, 6), Ok(()));
         check("[::1]:80", workload(1, 6), Err(PlaceError::Mismatch));
+    }
+
+    #[test]
+    fn rule_15_loopback_is_a_place_of_the_callers_node_whatever_is_declared() {
+        let (own, other) = (workload(5, 6), workload(1, 9));
+        for text in ["127.0.0.1", "127.255.255.254", "::1", "::ffff:127.0.0.1"] {
+            let address: IpAddr = text.parse().expect("address");
+            for target in [Target::Workload(other), Target::Service(77), Target::Declared] {
+                let mut places = places();
+                places.declare(address, None, target);
+                places.declare(address, Some((6, 80)), target);
+                places.join(77, other);
+                let dialled = SocketAddr::new(address, 80);
+                assert_eq!(places.admits(dialled, own, workload(5, 5)), Ok(()), "{text} {target:?}");
+                assert_eq!(places.admits(dialled, other, workload(5, 5)), Err(PlaceError::Mismatch), "{text} {target:?}");
+                assert!(places.may_come_from(address, own), "{text}");
+            }
+        }
     }
 
     #[test]

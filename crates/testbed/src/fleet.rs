@@ -41,6 +41,8 @@ pub struct Fleet {
     fleet_key: Key128,
     /// Refusals are carried out (the default) or only recorded.
     pub enforce: bool,
+    /// Processes in no workload belong to their node's host workload (the default), or to nobody.
+    pub host: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -59,6 +61,7 @@ struct Member {
     cgroup_ids: Vec<u64>,
     own_addresses: Option<ip::Addresses>,
     revoked: bool,
+    pending: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +94,7 @@ impl Fleet {
             pair_keys: BTreeMap::new(),
             fleet_key: Key128(rand::random()),
             enforce: true,
+            host: true,
         };
         for (realm, cluster) in world.clusters.iter().enumerate() {
             for node in &cluster.nodes {
@@ -153,6 +157,11 @@ impl Fleet {
         self.workloads.iter_mut().filter(|member| member.at == at).for_each(|member| member.revoked = revoked);
     }
 
+    /// Takes a workload's place away, as before the server has given it one, or gives it back.
+    pub fn set_pending(&mut self, at: WorkloadRef, pending: bool) {
+        self.workloads.iter_mut().filter(|member| member.at == at).for_each(|member| member.pending = pending);
+    }
+
     /// U of a workload.
     pub fn instance(&self, at: WorkloadRef) -> Option<Instance> {
         self.workloads.iter().find(|member| member.at == at).map(|member| member.instance)
@@ -170,7 +179,7 @@ impl Fleet {
             own_generation: 0,
             pair_keys: self.pair_keys(node.id),
             workloads: self.local_workloads(node),
-            peers: self.workloads.iter().map(Member::peer).collect(),
+            peers: self.workloads.iter().filter(|member| !member.pending).map(Member::peer).collect(),
             places: self.places(node),
             members: self.members(),
             networks: self.networks(),
@@ -200,7 +209,7 @@ impl Fleet {
         let slot = Slot(HOST_SLOT.0 + u16::try_from(used).expect("BUG: a handful of workloads"));
         let at = WorkloadRef { node, slot };
         let instance = Instance(rand::random());
-        self.workloads.push(Member { at, instance, class, cgroup_ids, own_addresses: own, revoked: false });
+        self.workloads.push(Member { at, instance, class, cgroup_ids, own_addresses: own, revoked: false, pending: false });
         at
     }
 
@@ -220,14 +229,15 @@ impl Fleet {
     fn local_workloads(&self, node: &FleetNode) -> Vec<LocalWorkload> {
         let local = |member: &Member| LocalWorkload {
             cgroup_ids: member.cgroup_ids.clone(),
-            slot: Some(member.at.slot),
-            instance: member.instance,
-            class: member.class,
+            slot: (!member.pending).then_some(member.at.slot),
+            instance: if member.pending { Instance(0) } else { member.instance },
+            class: if member.pending { ClassId::ANY } else { member.class },
             enforce: self.enforce && member.cgroup_ids != node.host_cgroups,
             revoked: member.revoked,
             host: member.cgroup_ids == node.host_cgroups,
         };
-        self.workloads.iter().filter(|member| member.at.node == node.id).map(local).collect()
+        let here = self.workloads.iter().filter(|member| member.at.node == node.id);
+        here.filter(|member| self.host || member.cgroup_ids != node.host_cgroups).map(local).collect()
     }
 
     fn places(&self, node: &FleetNode) -> Vec<Place> {

@@ -15,6 +15,7 @@ use policy::reason::Reason;
 use super::Node;
 use crate::clock::Now;
 use crate::compile::{CompileError, Inputs};
+use crate::config::Source;
 use crate::enforce::{Attachment, Command, Report};
 use crate::flow::{Flows, Names};
 use crate::state::Held;
@@ -143,6 +144,7 @@ impl Node {
                 self.alarm(&code::NOT_APPLIED, "state", &message);
             }
             Report::Records(records) => self.records(&records),
+            Report::NamespaceUnknown => self.look(),
             Report::RecordsLost(lost) => self.inner.own.flows_sampled_out += lost,
             Report::Swept(cut) => self.swept(&cut),
             Report::Unrepaired(listeners) => {
@@ -185,6 +187,7 @@ impl Node {
         self.inner.unsaved = true;
         self.calm(&code::NOT_APPLIED, "state");
         self.acknowledge();
+        self.say_answered();
         let new = self.inner.live.revocations.iter().filter(|(uid, _)| !before.revocations.contains_key(*uid));
         self.inner.confirming = new.map(|(uid, workload)| (uid.clone(), workload.clone())).collect();
     }
@@ -222,6 +225,7 @@ impl Node {
                         _ => Unknown::Peer(at),
                     };
                     self.inner.pulls.want(unknown, now);
+                    self.inner.asked_ns = self.inner.asked_ns.max(event.boot_ns);
                 }
                 (Kind::Refused { cut: true, would: false, .. }, _) if by_packet => {
                     *cuts.entry(self.cause(event.local, event.peer)).or_default() += 1;
@@ -232,7 +236,19 @@ impl Node {
         if let Some(pull) = self.inner.pulls.take(now) {
             self.say(FromAgent::Pull(pull));
         }
+        self.say_answered();
         self.say_cuts(cuts);
+    }
+
+    /// Tells the kernel that its questions were answered, once the answer is live: what does not fit then is refused for good
+    /// (PROTOCOL rule 11). Where there is no server, nobody knows more than the state file.
+    pub(super) fn say_answered(&mut self) {
+        let inner = &mut self.inner;
+        let is_live = !inner.stale && !inner.behind && inner.applying.is_none();
+        let settled = matches!(self.config.source, Source::File(_)) || is_live && inner.pulls.settled();
+        if settled && inner.asked_ns > inner.answered_ns && self.enforcer.send(Command::Answered(inner.asked_ns)) {
+            inner.answered_ns = inner.asked_ns;
+        }
     }
 
     /// The revocation that ended a connection (empty: a change of policy or labels), and the workload of this node.

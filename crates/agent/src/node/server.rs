@@ -140,6 +140,7 @@ impl Node {
             Some(FromTheServer::RotateKey(rotate)) => self.rotate(rotate.generation),
             Some(FromTheServer::PullAnswer(answer)) => {
                 self.inner.pulls.answered(&answer, self.inner.started.elapsed());
+                self.say_answered();
             }
             Some(FromTheServer::FlowsStored(stored)) => self.flows.stored(stored.sequence),
             None => tracing::debug!("message of an unknown kind; the server is newer than this agent"),

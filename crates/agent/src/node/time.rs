@@ -9,9 +9,10 @@ use policy::code::agent as code;
 
 use super::Node;
 use crate::clock::Now;
+use crate::config::Source;
 use crate::coverage;
 use crate::enforce::Command;
-use crate::workload::observe::{Look, Observer};
+use crate::workload::observe::{Look, Observer, namespaces_below};
 use crate::workload::{Workload, WorkloadError};
 
 /// File of the clock in the data directory.
@@ -36,8 +37,11 @@ impl Node {
         self.follow_list();
         if let (Some(mut observer), None) = (self.observer.take(), &self.inner.looking) {
             let workloads: Vec<Workload> = self.registry.iter().cloned().collect();
+            // A state file names workloads by their cgroups alone.
+            let whole = matches!(self.config.source, Source::File(_)).then(|| self.config.cgroup_root.clone());
             self.inner.looking = Some(tokio::task::spawn_blocking(move || {
-                let look = observer.look(&workloads);
+                let mut look = observer.look(&workloads);
+                look.namespaces.extend(whole.iter().flat_map(|root| namespaces_below(root)));
                 (observer, look)
             }));
         }

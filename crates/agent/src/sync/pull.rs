@@ -24,6 +24,8 @@ pub struct Pulls {
     tokens: f64,
     filled: Duration,
     dropped: u64,
+    /// Something was to be asked since the last answer.
+    open: bool,
 }
 
 /// Questions a second, on average.
@@ -40,7 +42,7 @@ const QUIET_MAX: usize = 4096;
 impl Default for Pulls {
     fn default() -> Self {
         let quiet = HashMap::new();
-        Self { waiting: BTreeSet::new(), quiet, tokens: BURST, filled: Duration::ZERO, dropped: 0 }
+        Self { waiting: BTreeSet::new(), quiet, tokens: BURST, filled: Duration::ZERO, dropped: 0, open: false }
     }
 }
 
@@ -55,9 +57,11 @@ impl Pulls {
         self.filled = now;
         if self.tokens < 1.0 || self.quiet.len() >= QUIET_MAX && !self.forget_old(now) {
             self.dropped += 1;
+            self.open = true;
             return;
         }
         self.tokens -= 1.0;
+        self.open = true;
         self.waiting.insert(unknown);
     }
 
@@ -90,6 +94,13 @@ impl Pulls {
         for unknown in absent {
             self.quiet.insert(unknown, now + ABSENT);
         }
+        self.open = !self.waiting.is_empty();
+    }
+
+    /// Whether everything that was to be asked was asked, and answered since: what is still unknown then is so for good. What
+    /// an ended stream or the budget swallowed is open until a later answer.
+    pub fn settled(&self) -> bool {
+        !self.open
     }
 
     /// A new stream: nothing of the old one will be answered.
@@ -142,6 +153,27 @@ mod tests {
         assert_eq!(pulls.take(t), None);
         pulls.want(peer(1), t + ABSENT);
         assert!(pulls.take(t + ABSENT).is_some());
+    }
+
+    #[test]
+    fn rule_11_nothing_is_settled_before_its_answer() {
+        let mut pulls = Pulls::default();
+        let t = Duration::from_secs(1);
+        assert!(pulls.settled());
+        pulls.want(peer(1), t);
+        assert!(!pulls.settled());
+        assert!(pulls.take(t).is_some() && !pulls.settled());
+        pulls.reconnected();
+        assert!(!pulls.settled(), "the old stream's answer will not come");
+        pulls.want(peer(2), t);
+        pulls.answered(&api::sync::PullAnswer::default(), t);
+        assert!(!pulls.settled(), "one more was not asked yet");
+        assert!(pulls.take(t).is_some());
+        pulls.answered(&api::sync::PullAnswer::default(), t);
+        assert!(pulls.settled());
+        (0..=BURST as u16).for_each(|slot| pulls.want(peer(slot + 9), t));
+        assert!(pulls.dropped() > 0 && pulls.take(t).is_some());
+        assert!(!pulls.settled());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod netns_attacks;
 mod netns_bench;
 mod netns_datagram;
 mod netns_handshake;
+mod netns_home;
 mod netns_live;
 mod netns_refuse;
 mod netns_vectors;
