@@ -33,7 +33,8 @@ pub struct Source {
 pub struct ApplyResponse {
     /// Per document, in the order given.
     pub results: Vec<ApplyResult>,
-    /// The revision of the write; with `dryRun` the revision it was computed at.
+    /// The revision of the write; where everything was so already, the one since which it is; with `dryRun` the one
+    /// that it was computed at.
     pub revision: Revision,
     /// Whether nothing was written.
     #[serde(default)]

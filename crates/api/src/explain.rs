@@ -42,8 +42,34 @@ pub struct ExplainAnswer {
     pub port_checked_by: String,
     /// The revision of the answer.
     pub revision: u64,
+    /// Nodes of the two ends that enforce an older revision: there the answer does not hold yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<NodeBehind>,
     /// All of it in sentences, one a line.
     pub text: String,
+}
+
+/// A node that does not enforce yet what an answer says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeBehind {
+    /// Its name.
+    pub node: String,
+    /// The revision that is live in its kernel; 0 = none that the server knows of.
+    pub revision: u64,
+    /// Whether its Sync stream is up.
+    pub connected: bool,
+}
+
+impl std::fmt::Display for NodeBehind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { node, revision, connected } = self;
+        let away = if *connected { "" } else { ", and it is not connected" };
+        match revision {
+            0 => write!(f, "{node} has confirmed no state{away}"),
+            _ => write!(f, "{node} enforces revision {revision}{away}"),
+        }
+    }
 }
 
 /// One end, as it was resolved.

@@ -49,7 +49,8 @@ pub struct Metadata {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub uid: Option<Uuid>,
-    /// Fleet-wide number of the write that made it so; sent back, the write fails if somebody wrote since.
+    /// Fleet-wide number of the write that made spec, labels and annotations so; sent back, the write fails if somebody
+    /// wrote since. What the system reports in `status` does not change it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<Revision>,
     /// When it was first written. Given by the system.

@@ -7,13 +7,13 @@ use crate::object::{Object, ObjectKey, Revision};
 /// Media type of a watch and of a followed flow list.
 pub const MEDIA_TYPE: &str = "application/x-ndjson";
 
-/// One line of a watch. Resume with the greatest revision seen.
+/// One line of a watch. Resume with the revision of the last bookmark.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase")]
 pub enum WatchEvent {
     /// Created or changed.
     Put {
-        /// As it is now; `metadata.revision` is the event's revision.
+        /// As it is now. `metadata.revision` is that of its author's last write, which may be long before this change.
         object: Box<Object>,
     },
     /// Gone.

@@ -217,6 +217,21 @@ impl Fleet {
         peers
     }
 
+    /// The classes on whose side some policy may speak about a class, in order: [`Fleet::peers`] seen from the other end.
+    /// For every other class the side's verdict about it is that side's default on all ports.
+    pub fn speakers(&self, side: Side, peer: Class) -> Vec<Class> {
+        let Some(peer) = self.member(peer) else {
+            return Vec::new();
+        };
+        let lists = [&peer.matches, &self.census.land(peer.land).matches];
+        let matches = lists.into_iter().flat_map(|matches| matches.list(side.other()));
+        let rules = matches.filter_map(|m| self.rules.rule(m.rule()));
+        let mut speakers: Vec<Class> = rules.flat_map(|rule| self.meant(&rule.policy, side)).collect();
+        speakers.sort_unstable();
+        speakers.dedup();
+        speakers
+    }
+
     fn member(&self, class: Class) -> Option<&Member> {
         self.members.get(class.0 as usize).and_then(Option::as_ref)
     }

@@ -133,6 +133,7 @@ fn answer(fleet: &Fleet, client: &End<'_>, server: &End<'_>, port: String, expla
         ingress: side(Side::Ingress),
         port_checked_by: checked.to_owned(),
         revision: fleet.revision(),
+        behind: Vec::new(),
         text,
     }
 }

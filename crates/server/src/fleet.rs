@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use api::kind::cluster::ClusterSpec;
 use api::kind::revocation::RevocationSpec;
-use identity::ids::{Instance, NodeId, WorkloadRef};
+use identity::ids::{Instance, NodeId, Slot, WorkloadRef};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use policy::attribute::Identity;
@@ -25,7 +25,7 @@ use self::compiled::Compiled;
 use crate::generations::Ring;
 use crate::place::claims::{Claims, Owner};
 use crate::place::{Declared, ServiceEntry};
-use crate::view::SharedViews;
+use crate::view::{Changed, SharedViews};
 
 /// A secret of the fleet: the key that filters SYNs. `Debug` shows no byte of it.
 #[derive(Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -110,8 +110,10 @@ pub struct RevocationEntry {
 pub struct PolicyEntry {
     /// Its namespace and name.
     pub id: PolicyId,
-    /// The API's document without history and status.
-    pub json: Vec<u8>,
+    /// The name of its object in views.
+    pub key: Arc<str>,
+    /// The object: the API's document without history and status.
+    pub object: Arc<[u8]>,
 }
 
 /// An ExternalNetwork.
@@ -194,7 +196,7 @@ impl Fleet {
             self.refresh_postures();
         }
         if expired || posture {
-            self.forget_shared();
+            self.forget_shared(Changed::Fleet);
         }
         expired || posture
     }
@@ -207,16 +209,20 @@ impl Fleet {
 
     /// Replaces a node's keys; `None` forgets them.
     pub fn set_node_keys(&mut self, node: NodeId, ring: Option<Ring<[u8; 32]>>) {
-        self.forget_shared();
-        match ring {
+        let before = match ring.clone() {
             Some(ring) => self.node_keys.insert(node, ring),
             None => self.node_keys.remove(&node),
         };
+        if before != ring {
+            self.forget_shared(Changed::Fleet);
+        }
     }
 
     /// Replaces the fleet keys.
     pub fn set_fleet_keys(&mut self, ring: Ring<FleetKey>) {
-        self.forget_shared();
+        if self.fleet_keys != ring {
+            self.forget_shared(Changed::Fleet);
+        }
         self.fleet_keys = ring;
     }
 
@@ -255,6 +261,12 @@ impl Fleet {
     /// All placed workloads.
     pub fn workloads(&self) -> impl Iterator<Item = &WorkloadEntry> + Clone {
         self.workloads.values()
+    }
+
+    /// The placed workloads of one node.
+    pub fn workloads_of(&self, node: NodeId) -> impl Iterator<Item = &WorkloadEntry> {
+        let at = |slot| WorkloadRef { node, slot: Slot(slot) };
+        self.workloads.range(at(0)..=at(u16::MAX)).map(|(_, workload)| workload)
     }
 
     /// One workload by its name on the wire.
@@ -354,8 +366,8 @@ impl Fleet {
     }
 
     /// Something changed that several nodes are told.
-    pub(crate) fn forget_shared(&mut self) {
-        *self.shared.get_mut().unwrap_or_else(PoisonError::into_inner) = SharedViews::default();
+    pub(crate) fn forget_shared(&mut self, changed: Changed) {
+        self.shared.get_mut().unwrap_or_else(PoisonError::into_inner).forget(changed);
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Pure: from the fleet to bytes. A delta is the difference of two views; there is no second way to compute one.
 
+pub mod layer;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
@@ -18,80 +20,85 @@ use prost::Message;
 use crate::fleet::{Fleet, WorkloadEntry};
 use crate::place::claims::Owner;
 use crate::place::{self, Target};
+use crate::view::layer::{Layer, View};
 
-/// Objects by key. Cloning one copies references.
-pub type View = BTreeMap<Arc<str>, Arc<[u8]>>;
-
-/// Parts of views that do not depend on the node, or on its realm alone.
+/// Layers of views that several nodes share, until something in them changes.
 #[derive(Debug, Default)]
 pub(crate) struct SharedViews {
-    fleet: Option<Arc<View>>,
-    realms: BTreeMap<String, Arc<View>>,
+    fleet: Option<Arc<Layer>>,
+    realms: BTreeMap<String, Arc<Layer>>,
+    /// By the clusters' namespace.
+    clusters: BTreeMap<NamespacePath, Arc<Layer>>,
 }
 
-/// The difference of two views.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Difference {
-    /// New or changed objects.
-    pub upserted: Vec<(Arc<str>, Arc<[u8]>)>,
-    /// Keys of objects that are gone.
-    pub removed: Vec<Arc<str>>,
-}
-
-impl Difference {
-    /// Whether the views are equal.
-    pub fn is_empty(&self) -> bool {
-        self.upserted.is_empty() && self.removed.is_empty()
+impl SharedViews {
+    /// A document of this kind has changed, or its keys and postures have.
+    pub(crate) fn forget(&mut self, kind: Changed) {
+        match kind {
+            Changed::Policies => self.clusters.clear(),
+            Changed::Fleet => self.fleet = None,
+            Changed::Places => (self.fleet, self.realms) = (None, BTreeMap::new()),
+            Changed::All => *self = Self::default(),
+        }
     }
 }
 
-/// What turns one view into another.
-pub fn difference(before: &View, after: &View) -> Difference {
-    let changed = after.iter().filter(|(key, value)| before.get(*key) != Some(value));
-    Difference {
-        upserted: changed.map(|(key, value)| (key.clone(), value.clone())).collect(),
-        removed: before.keys().filter(|key| !after.contains_key(*key)).cloned().collect(),
-    }
+/// What of the views has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Changed {
+    /// Policies or ExternalNetworks.
+    Policies,
+    /// What every node is told alike.
+    Fleet,
+    /// That, and who is at which address.
+    Places,
+    /// Anything.
+    All,
 }
 
 impl Fleet {
     /// Everything that a node must know at the present revision; `None` for a node that is not enrolled or whose cluster
     /// is gone.
     pub fn view(&self, node: NodeId) -> Option<View> {
-        let realm = self.realm_of(node)?;
-        let (fleet, of_realm) = self.shared(realm);
-        let mut view = View::clone(&fleet);
-        view.extend(of_realm.iter().map(|(key, value)| (Arc::clone(key), Arc::clone(value))));
-        let cluster = self.put_settings(&mut view, node)?;
-        let locals: Vec<&WorkloadEntry> = self.workloads().filter(|w| w.at.node == node).collect();
-        self.put_locals(&mut view, &locals);
-        self.put_policies(&mut view, &cluster);
-        self.put_sides(&mut view, &locals);
-        Some(view)
+        let mut own = Layer::new();
+        let namespace = self.put_settings(&mut own, node)?;
+        let locals: Vec<&WorkloadEntry> = self.workloads_of(node).collect();
+        self.put_locals(&mut own, &locals);
+        let mut classes: Vec<u32> = locals.iter().map(|local| local.class).collect();
+        classes.sort_by(layer::by_text);
+        classes.dedup();
+        let told = |class: u32| Some((class, Arc::clone(self.compiled.told(class)?)));
+        let sides = classes.into_iter().filter_map(told).collect();
+        let (fleet, realm, cluster) = self.shared(self.realm_of(node)?, &namespace);
+        Some(View { fleet, realm, cluster, node: Arc::new(own), sides })
     }
 
-    /// What every node of a realm is told, computed once for each state of the fleet.
-    fn shared(&self, realm: &str) -> (Arc<View>, Arc<View>) {
+    /// What every node, every node of a realm and every node of a cluster is told: computed when it has changed.
+    fn shared(&self, realm: &str, cluster: &NamespacePath) -> (Arc<Layer>, Arc<Layer>, Arc<Layer>) {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let fleet = shared.fleet.get_or_insert_with(|| {
-            let mut view = View::new();
-            let classes = self.put_peers(&mut view);
-            put_classes(&mut view, &classes);
-            self.put_namespaces(&mut view, &classes);
-            self.put_services(&mut view);
-            self.put_keys(&mut view);
-            Arc::new(view)
-        });
+        let made = |put: &dyn Fn(&mut Layer)| {
+            let mut layer = Layer::new();
+            put(&mut layer);
+            Arc::new(layer)
+        };
+        let fleet = shared.fleet.get_or_insert_with(|| made(&|layer| self.put_fleet(layer)));
         let fleet = Arc::clone(fleet);
-        let of_realm = shared.realms.entry(realm.to_owned()).or_insert_with(|| {
-            let mut view = View::new();
-            self.put_places(&mut view, realm);
-            Arc::new(view)
-        });
-        (fleet, Arc::clone(of_realm))
+        let of_realm = shared.realms.entry(realm.to_owned());
+        let of_realm = Arc::clone(of_realm.or_insert_with(|| made(&|layer| self.put_places(layer, realm))));
+        let of_cluster = shared.clusters.entry(cluster.clone());
+        let of_cluster = of_cluster.or_insert_with(|| made(&|layer| self.put_policies(layer, cluster)));
+        (fleet, of_realm, Arc::clone(of_cluster))
     }
 
-    fn put_locals(&self, view: &mut View, locals: &[&WorkloadEntry]) {
+    fn put_fleet(&self, view: &mut Layer) {
+        let classes = self.put_peers(view);
+        put_classes(view, &classes);
+        self.put_namespaces(view, &classes);
+        self.put_services(view);
+        self.put_keys(view);
+    }
+
+    fn put_locals(&self, view: &mut Layer, locals: &[&WorkloadEntry]) {
         for local in locals {
             let revocation = self.revocation_of(local);
             let placed = wire::PlacedWorkload {
@@ -108,7 +115,7 @@ impl Fleet {
         }
     }
 
-    fn put_settings(&self, view: &mut View, id: NodeId) -> Option<NamespacePath> {
+    fn put_settings(&self, view: &mut Layer, id: NodeId) -> Option<NamespacePath> {
         let (node, cluster) = self.node_with_cluster(id)?;
         let namespace = NamespacePath::new(&cluster.namespace).ok()?;
         let generation = self.node_keys.get(&id).and_then(|ring| ring.sending()).map_or(0, |(g, _)| g);
@@ -127,7 +134,7 @@ impl Fleet {
     }
 
     /// All workloads of the trust domain; returns their classes.
-    fn put_peers(&self, view: &mut View) -> BTreeMap<u32, &Identity> {
+    fn put_peers(&self, view: &mut Layer) -> BTreeMap<u32, &Identity> {
         let mut classes = BTreeMap::new();
         for workload in self.workloads() {
             classes.insert(workload.class, &*workload.identity);
@@ -149,7 +156,7 @@ impl Fleet {
     }
 
     /// The effective posture of every namespace that says something or in which a workload lives.
-    fn put_namespaces(&self, view: &mut View, classes: &BTreeMap<u32, &Identity>) {
+    fn put_namespaces(&self, view: &mut Layer, classes: &BTreeMap<u32, &Identity>) {
         let declared = self.postures.declared().map(|(path, _)| path);
         let paths: BTreeSet<&NamespacePath> = declared.chain(classes.values().map(|i| i.namespace())).collect();
         for path in paths {
@@ -167,11 +174,10 @@ impl Fleet {
     }
 
     /// Policies that can speak for a workload of the cluster, and the networks that they can name.
-    fn put_policies(&self, view: &mut View, cluster: &NamespacePath) {
+    fn put_policies(&self, view: &mut Layer, cluster: &NamespacePath) {
         let related = |namespace: &NamespacePath| namespace.contains(cluster) || cluster.contains(namespace);
         for policy in self.policies.values().filter(|p| related(p.id.namespace())) {
-            let object = wire::PolicyObject { json: policy.json.clone() };
-            insert(view, format!("policy/{}", policy.id), &object);
+            view.insert(Arc::clone(&policy.key), Arc::clone(&policy.object));
         }
         for network in self.networks.values().filter(|n| related(n.id.namespace())) {
             let object = wire::Network {
@@ -183,23 +189,7 @@ impl Fleet {
         }
     }
 
-    /// What the peers' own sides say about each pair of a peer's class and a local one, where it is not the posture.
-    fn put_sides(&self, view: &mut View, locals: &[&WorkloadEntry]) {
-        let locals: BTreeSet<u32> = locals.iter().map(|w| w.class).collect();
-        let peers: BTreeSet<u32> = self.workloads().map(|w| w.class).collect();
-        for peer in peers {
-            for local in &locals {
-                for side in [Side::Egress, Side::Ingress] {
-                    let encode = |verdict: &SideVerdict| Some(peer_side(peer, *local, side, verdict)?.encode_to_vec());
-                    if let Some(bytes) = self.compiled.side(side, peer, *local, encode) {
-                        view.insert(format!("side/{peer}/{local}/{side}").into(), bytes);
-                    }
-                }
-            }
-        }
-    }
-
-    fn put_places(&self, view: &mut View, realm: &str) {
+    fn put_places(&self, view: &mut Layer, realm: &str) {
         let declared = self.declared();
         let (places, _) = place::places(realm, &declared);
         for (key, place) in places {
@@ -210,7 +200,7 @@ impl Fleet {
         }
     }
 
-    fn put_services(&self, view: &mut View) {
+    fn put_services(&self, view: &mut Layer) {
         let declared = self.declared();
         let workloads = self.workloads().map(|w| (w.at, &*w.identity));
         for service in self.services.values() {
@@ -227,7 +217,7 @@ impl Fleet {
         }
     }
 
-    fn put_keys(&self, view: &mut View) {
+    fn put_keys(&self, view: &mut Layer) {
         for (node, ring) in &self.node_keys {
             for (generation, key, send) in ring.told() {
                 let (node, generation) = (node.get(), u32::from(generation));
@@ -242,11 +232,11 @@ impl Fleet {
     }
 }
 
-fn insert(view: &mut View, key: String, object: &impl Message) {
+fn insert(view: &mut Layer, key: String, object: &impl Message) {
     view.insert(key.into(), object.encode_to_vec().into());
 }
 
-fn put_classes(view: &mut View, classes: &BTreeMap<u32, &Identity>) {
+fn put_classes(view: &mut Layer, classes: &BTreeMap<u32, &Identity>) {
     for (id, identity) in classes {
         let attributes = identity.attributes().iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
         insert(view, format!("class/{id}"), &wire::Class { id: *id, attributes });
@@ -258,8 +248,9 @@ pub fn peer_ref(at: WorkloadRef) -> wire::PeerRef {
     wire::PeerRef { node: at.node.get(), slot: u32::from(at.slot.0) }
 }
 
-/// What a side says, without the names of policies; `None` where it says what its posture says for every port.
-fn peer_side(peer_class: u32, local_class: u32, side: Side, verdict: &SideVerdict) -> Option<wire::PeerSide> {
+/// What the side of `peer_class` says of `local_class`, without the names of policies; `None` where it says what its
+/// posture says for every port.
+pub(crate) fn side_object(peer_class: u32, local_class: u32, side: Side, verdict: &SideVerdict) -> Option<Vec<u8>> {
     if verdict.ranges.iter().all(|range| range.outcome.action == verdict.default) {
         return None;
     }
@@ -270,7 +261,8 @@ fn peer_side(peer_class: u32, local_class: u32, side: Side, verdict: &SideVerdic
         allow: range.outcome.action == Action::Allow,
     });
     let peer_is_client = side == Side::Egress;
-    Some(wire::PeerSide { peer_class, local_class, peer_is_client, outcomes: outcomes.collect() })
+    let object = wire::PeerSide { peer_class, local_class, peer_is_client, outcomes: outcomes.collect() };
+    Some(object.encode_to_vec())
 }
 
 fn wire_place(place: &place::Place) -> wire::Place {

@@ -15,7 +15,7 @@ pub enum Precondition {
     None,
     /// Nothing is there.
     Absent,
-    /// It is still as it was at this revision.
+    /// Its author's part is still as it was at this revision; what the system reported since does not count.
     At(Revision),
 }
 
@@ -138,7 +138,9 @@ impl Transaction {
     /// Creates or changes a document; gives back what is stored.
     ///
     /// uid, revision and times are the store's: a uid that the caller gives must match, a revision is *not* looked at
-    /// (say [`Precondition::At`]). Without a status, the stored one stays.
+    /// (say [`Precondition::At`]). Without a status, the stored one stays. A write that changes the status alone is a
+    /// report: it has a revision in the feed, and the document's own revision and time stay those of its author's last
+    /// write, so that no report ever comes between an author's reading and writing.
     pub async fn put(
         &mut self,
         object: &Object,
@@ -163,9 +165,12 @@ impl Transaction {
             next.metadata.uid.get_or_insert_with(Uuid::now_v7);
             next.metadata.created = Some(now);
         }
-        next.metadata.updated = Some(now);
-        next.metadata.revision = Some(self.revision().await?);
-        self.write(&key, &next).await?;
+        let revision = self.revision().await?;
+        (next.metadata.revision, next.metadata.updated) = match &stored {
+            Some(old) if same_author(old, &next) => (old.metadata.revision, old.metadata.updated),
+            _ => (Some(revision), Some(now)),
+        };
+        self.write(&key, &next, revision).await?;
         Ok((next, if stored.is_some() { Written::Updated } else { Written::Created }))
     }
 
@@ -187,9 +192,8 @@ impl Transaction {
         Ok(stored)
     }
 
-    async fn write(&mut self, key: &ObjectKey, object: &Object) -> Result<(), StoreError> {
+    async fn write(&mut self, key: &ObjectKey, object: &Object, revision: Revision) -> Result<(), StoreError> {
         let body = serde_json::to_string(object).map_err(|e| StoreError::Damaged(key.to_string(), e))?;
-        let revision = object.metadata.revision.unwrap_or_default();
         let uid = object.metadata.uid.unwrap_or_default().to_string();
         sqlx::query(
             "INSERT INTO documents (kind, namespace, name, uid, revision, body) VALUES (?, ?, ?, ?, ?, ?)
@@ -240,8 +244,12 @@ fn check(key: &ObjectKey, stored: Option<&Object>, precondition: Precondition) -
 }
 
 fn same(old: &Object, new: &Object) -> bool {
+    old.status == new.status && same_author(old, new)
+}
+
+/// What people write is equal.
+fn same_author(old: &Object, new: &Object) -> bool {
     old.spec == new.spec
-        && old.status == new.status
         && old.metadata.labels == new.metadata.labels
         && old.metadata.annotations == new.metadata.annotations
 }

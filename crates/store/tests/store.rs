@@ -73,6 +73,27 @@ async fn a_stale_writer_is_told() {
 }
 
 #[tokio::test]
+async fn a_report_is_in_the_feed_and_leaves_its_authors_revision_and_time() {
+    let (_dir, store) = fresh().await;
+    let authored = put(&store, &object("Cluster", "/", "c", 1)).await;
+    let report = Object { status: Some(json!({"nodes": 2})), ..authored.clone() };
+    let mut write = store.begin().await.unwrap();
+    let (reported, written) = write.put(&report, Precondition::None, Timestamp::MAX).await.unwrap();
+    assert_eq!((written, write.commit().await.unwrap()), (Written::Updated, Revision(2)));
+    assert_eq!(reported.metadata, authored.metadata);
+    let mut watch = store.watch(Revision(1));
+    let commit = watch.try_next().await.unwrap().expect("the report");
+    assert_eq!((commit.revision, commit.changes), (Revision(2), vec![Change::Put(Box::new(reported))]));
+    // Whoever read the document before the report writes what he read: he is not told of a conflict, and the report stays.
+    let mut write = store.begin().await.unwrap();
+    let changed = Object { spec: json!({"value": 2}), ..authored };
+    let at = Precondition::At(changed.metadata.revision.unwrap());
+    let (stored, _) = write.put(&changed, at, Timestamp::MAX).await.unwrap();
+    assert_eq!((stored.status, stored.metadata.revision), (Some(json!({"nodes": 2})), Some(Revision(3))));
+    assert_eq!(stored.metadata.updated, Some(Timestamp::MAX));
+}
+
+#[tokio::test]
 async fn a_transaction_without_commit_leaves_nothing() {
     let (_dir, store) = fresh().await;
     let mut write = store.begin().await.unwrap();

@@ -65,6 +65,8 @@ proptest! {
                 let side = fleet.side(Side::Egress, client, server).unwrap();
                 prop_assert_eq!(&side, &fleet.rules().side(Side::Egress, subject, &to));
                 prop_assert_eq!(peers.contains(&server), !side.ranges.is_empty());
+                let speaks = fleet.speakers(Side::Egress, server).contains(&client);
+                prop_assert!(speaks || side.ranges.is_empty());
             }
         }
     }

@@ -1,20 +1,22 @@
 //! The rules compiled over the classes of the fleet, and what each class's side says about each other.
 //!
-//! Keeps what was asked until a policy or a posture changes for both classes of the pair.
+//! What a class is told of its peers' sides is kept as nodes get it. A change of a policy judges those pairs anew of which
+//! it means both ends, a new class those that some policy speaks about; nothing else is looked at.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use policy::attribute::Identity;
 use policy::compile::{Class, Fleet};
-use policy::decide::SideVerdict;
 use policy::namespace::{NamespacePath, PolicyId};
 use policy::policy::{Policy, Side};
 use policy::posture::Posture;
 use policy::rules::RuleSet;
 
-/// (the subject's class, the other end's, the subject's side).
-type Pair = (u32, u32, Side);
+use crate::view::layer::Layer;
+use crate::view::side_object;
+
+const SIDES: [Side; 2] = [Side::Egress, Side::Ingress];
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -23,7 +25,10 @@ pub(crate) struct Compiled {
     /// Interned classes that some workload has, with how many.
     classes: BTreeMap<u32, (Class, usize)>,
     ids: HashMap<Class, u32>,
-    asked: Mutex<HashMap<Pair, Option<Arc<[u8]>>>>,
+    /// By the class that is told: what sides say about it, where that is not their posture.
+    told: HashMap<u32, Arc<Layer>>,
+    /// By class and side: the classes that are told of it.
+    hearers: HashMap<(u32, Side), BTreeSet<u32>>,
 }
 
 impl Compiled {
@@ -35,20 +40,21 @@ impl Compiled {
     /// Puts a policy in.
     pub(crate) fn insert(&mut self, policy: Policy) {
         let touched = self.fleet.insert(policy);
-        self.forget_between(&touched);
+        self.judge_between(&touched);
     }
 
     /// Takes a policy out.
     pub(crate) fn remove(&mut self, id: &PolicyId) {
         let touched = self.fleet.remove(id);
-        self.forget_between(&touched);
+        self.judge_between(&touched);
     }
 
     /// Says what holds in a namespace.
     pub(crate) fn set_posture(&mut self, namespace: NamespacePath, posture: Option<Posture>) {
         let touched = self.fleet.set_posture(namespace, posture);
-        let touched = self.ids_of(&touched);
-        self.asked_mut().retain(|(subject, _, _), _| !touched.contains(subject));
+        for id in self.ids_of(&touched) {
+            SIDES.into_iter().for_each(|side| self.judge_side(side, id, |_| true));
+        }
     }
 
     /// A workload has this class.
@@ -60,6 +66,12 @@ impl Compiled {
         let class = self.fleet.intern(Arc::clone(identity));
         self.classes.insert(id, (class, 1));
         self.ids.insert(class, id);
+        for side in SIDES {
+            self.judge_side(side, id, |_| true);
+            for speaker in self.ids_of(&self.fleet.speakers(side, class)) {
+                self.judge(side, speaker, id);
+            }
+        }
     }
 
     /// A workload has it no longer.
@@ -70,40 +82,79 @@ impl Compiled {
             return;
         }
         let class = *class;
+        for side in SIDES {
+            for hearer in self.hearers.get(&(id, side)).cloned().unwrap_or_default() {
+                self.tell(side, id, hearer, None);
+            }
+            let all = self.hearers.iter().filter(|((_, of), hearers)| *of == side && hearers.contains(&id));
+            let speakers: Vec<u32> = all.map(|((speaker, _), _)| *speaker).collect();
+            speakers.into_iter().for_each(|speaker| self.tell(side, speaker, id, None));
+        }
         self.classes.remove(&id);
         self.ids.remove(&class);
         self.fleet.forget(class);
-        self.asked_mut().retain(|(subject, peer, _), _| *subject != id && *peer != id);
     }
 
-    /// What `encode` makes of the word of a class's side about another class, kept until it changes.
-    pub(crate) fn side(
-        &self,
-        side: Side,
-        subject: u32,
-        peer: u32,
-        encode: impl FnOnce(&SideVerdict) -> Option<Vec<u8>>,
-    ) -> Option<Arc<[u8]>> {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = asked.entry((subject, peer, side)).or_insert_with(|| {
-            let class = |id| self.classes.get(id).map(|(class, _)| *class);
-            let verdict = self.fleet.side(side, class(&subject)?, class(&peer)?)?;
-            encode(&verdict).map(Arc::from)
-        });
-        entry.clone()
+    /// What a class is told of its peers' sides; `None` where all of them say what their postures say.
+    pub(crate) fn told(&self, hearer: u32) -> Option<&Arc<Layer>> {
+        self.told.get(&hearer)
     }
 
     /// A policy speaks about a pair only if it means both of its ends.
-    fn forget_between(&mut self, touched: &[Class]) {
+    fn judge_between(&mut self, touched: &[Class]) {
         let touched = self.ids_of(touched);
-        self.asked_mut().retain(|(subject, peer, _), _| !(touched.contains(subject) && touched.contains(peer)));
+        for id in &touched {
+            SIDES.into_iter().for_each(|side| self.judge_side(side, *id, |peer| touched.contains(&peer)));
+        }
+    }
+
+    /// Judges what a class's side says of those peers about which it says, or has said, something.
+    fn judge_side(&mut self, side: Side, speaker: u32, among: impl Fn(u32) -> bool) {
+        let Some((class, _)) = self.classes.get(&speaker) else { return };
+        let mut peers = self.ids_of(&self.fleet.peers(side, *class));
+        peers.extend(self.hearers.get(&(speaker, side)).into_iter().flatten());
+        peers.into_iter().filter(|peer| among(*peer)).for_each(|peer| self.judge(side, speaker, peer));
+    }
+
+    fn judge(&mut self, side: Side, speaker: u32, hearer: u32) {
+        let class = |id| self.classes.get(&id).map(|(class, _)| *class);
+        let (Some(subject), Some(peer)) = (class(speaker), class(hearer)) else { return };
+        let verdict = self.fleet.side(side, subject, peer);
+        let object = verdict.and_then(|verdict| side_object(speaker, hearer, side, &verdict));
+        self.tell(side, speaker, hearer, object);
+    }
+
+    fn tell(&mut self, side: Side, speaker: u32, hearer: u32, object: Option<Vec<u8>>) {
+        // By the class that is told first, so that what one class is told lies together.
+        let key = format!("side/{hearer}/{speaker}/{side}");
+        match object {
+            Some(object) => {
+                let layer = self.told.entry(hearer).or_default();
+                if layer.get(&*key).is_none_or(|known| **known != *object) {
+                    Arc::make_mut(layer).insert(key.into(), object.into());
+                }
+                self.hearers.entry((speaker, side)).or_default().insert(hearer);
+            }
+            None => {
+                if let Some(layer) = self.told.get_mut(&hearer)
+                    && layer.contains_key(&*key)
+                {
+                    Arc::make_mut(layer).remove(&*key);
+                    if layer.is_empty() {
+                        self.told.remove(&hearer);
+                    }
+                }
+                if let Some(of) = self.hearers.get_mut(&(speaker, side)) {
+                    of.remove(&hearer);
+                    if of.is_empty() {
+                        self.hearers.remove(&(speaker, side));
+                    }
+                }
+            }
+        }
     }
 
     fn ids_of(&self, classes: &[Class]) -> BTreeSet<u32> {
         classes.iter().filter_map(|class| self.ids.get(class).copied()).collect()
-    }
-
-    fn asked_mut(&mut self) -> &mut HashMap<Pair, Option<Arc<[u8]>>> {
-        self.asked.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,18 +14,21 @@ use api::kind::service::ServiceSpec;
 use api::kind::workload::{WorkloadSpec, WorkloadState, WorkloadStatus};
 use api::kind::{NAMESPACE, Spec};
 use api::object::{Object, ObjectKey};
+use api::sync as wire;
 use identity::ids::{Instance, NodeId, Slot, WorkloadRef};
 use policy::attribute::{Attributes, Identity};
 use policy::namespace::{ExternalId, NamespacePath, PolicyId};
 use policy::policy::{Action, Mode, Policy};
 use policy::port::Port;
 use policy::posture::{Encryption, OnAgentLoss, Protection};
+use prost::Message as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Fleet, NetworkEntry, NodeEntry, PolicyEntry, RevocationEntry, WorkloadEntry};
 use crate::place::ServiceEntry;
 use crate::place::claims::Owner;
+use crate::view::Changed;
 
 /// A stored document that cannot be what its kind says. The fleet is as if it were not there.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +45,6 @@ impl Fleet {
     /// anything that nodes are told may have changed.
     pub fn put(&mut self, object: &Object, service_id: Option<u32>) -> Result<bool, Unusable> {
         let key = object.key();
-        self.forget_shared();
         let done = match object.kind.as_str() {
             NAMESPACE => self.put_namespace(object),
             PolicySpec::KIND => self.put_policy(object),
@@ -55,7 +57,12 @@ impl Fleet {
             _ => Ok(false),
         };
         match done {
-            Ok(changed) => Ok(changed),
+            Ok(changed) => {
+                if changed {
+                    self.forget_shared(what_changes_with(&object.kind));
+                }
+                Ok(changed)
+            }
             Err(why) => {
                 self.delete(&key, service_id);
                 Err(Unusable { key, why })
@@ -65,7 +72,7 @@ impl Fleet {
 
     /// A document is gone. Returns whether anything that nodes are told may have changed.
     pub fn delete(&mut self, key: &ObjectKey, service_id: Option<u32>) -> bool {
-        self.forget_shared();
+        self.forget_shared(what_changes_with(&key.kind));
         match key.kind.as_str() {
             NAMESPACE => {
                 let Ok(path) = NamespacePath::new(&key.path()) else { return false };
@@ -112,7 +119,8 @@ impl Fleet {
             "metadata": {"namespace": object.metadata.namespace, "name": object.metadata.name},
             "spec": object.spec,
         });
-        let entry = PolicyEntry { id: id.clone(), json: bare.to_string().into_bytes() };
+        let object = wire::PolicyObject { json: bare.to_string().into_bytes() }.encode_to_vec();
+        let entry = PolicyEntry { id: id.clone(), key: format!("policy/{id}").into(), object: object.into() };
         if self.policies.get(&id) == Some(&entry) {
             return Ok(false);
         }
@@ -189,9 +197,12 @@ impl Fleet {
         let id = NodeId::new(status.id).ok_or("its number is out of range")?;
         let addresses = addresses(&status.addresses)?;
         let entry = NodeEntry { name: object.metadata.name.clone(), cluster: status.cluster, addresses };
-        let changed = self.nodes.insert(id, entry.clone()).as_ref() != Some(&entry);
+        if self.nodes.get(&id) == Some(&entry) {
+            return Ok(false);
+        }
+        self.nodes.insert(id, entry.clone());
         self.claim(Owner::Node(id), &entry.addresses);
-        Ok(changed)
+        Ok(true)
     }
 
     fn put_workload(&mut self, object: &Object) -> Result<bool, String> {
@@ -207,26 +218,23 @@ impl Fleet {
         let instance = u64::from_str_radix(instance, 16).map_err(|_| "its instance is no number")?;
         let attributes = Attributes::try_from(status.attributes).map_err(|e| e.to_string())?;
         let identity = Arc::new(Identity::new(attributes).map_err(|e| e.to_string())?);
-        let addresses = addresses(&status.addresses)?;
-        self.claim(Owner::Workload(at), &addresses);
-        let (uid, name) = (status.uid, status.name);
-        if let Some(old) = self.by_uid.insert((node, uid.clone()), at).filter(|old| *old != at) {
-            self.claims.release(Owner::Workload(old));
-            self.take_workload(old);
-        }
-        let instance = Instance(instance);
         let entry = WorkloadEntry {
-            uid,
-            name,
+            uid: status.uid,
+            name: status.name,
             at,
-            instance,
+            instance: Instance(instance),
             class,
             identity,
-            addresses,
+            addresses: addresses(&status.addresses)?,
             placed_revision: status.placed_revision,
         };
         if self.workloads.get(&at) == Some(&entry) {
             return Ok(false);
+        }
+        self.claim(Owner::Workload(at), &entry.addresses);
+        if let Some(old) = self.by_uid.insert((node, entry.uid.clone()), at).filter(|old| *old != at) {
+            self.claims.release(Owner::Workload(old));
+            self.take_workload(old);
         }
         self.compiled.hold(class, &entry.identity);
         if let Some(before) = self.take_workload(at).filter(|before| before.uid != entry.uid) {
@@ -252,6 +260,16 @@ impl Fleet {
         self.claims.release(Owner::Workload(at));
         self.by_uid.remove(&(at.node, uid));
         self.take_workload(at).is_some()
+    }
+}
+
+/// What of the views changes with a document of a kind.
+fn what_changes_with(kind: &str) -> Changed {
+    match kind {
+        PolicySpec::KIND | ExternalNetworkSpec::KIND => Changed::Policies,
+        NAMESPACE | RevocationSpec::KIND => Changed::Fleet,
+        ServiceSpec::KIND | NodeSpec::KIND | WorkloadSpec::KIND => Changed::Places,
+        _ => Changed::All,
     }
 }
 

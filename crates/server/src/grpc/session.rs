@@ -13,6 +13,7 @@ use api::sync::server_message::Message as To;
 use identity::ids::NodeId;
 use identity::node_key;
 use identity::seal::digest;
+use jiff::Timestamp;
 use policy::code::enrolment as code;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -25,7 +26,8 @@ use crate::authn::Node;
 use crate::class::Refused;
 use crate::control::Shared;
 use crate::registry::RegistryError;
-use crate::view::{Difference, View, difference};
+use crate::registry::subscription::Enforced;
+use crate::view::layer::{Difference, View, difference};
 
 /// The one version of the protocol.
 pub const PROTOCOL: u32 = 1;
@@ -58,6 +60,8 @@ pub struct Session {
     /// What the agent enforces: its revision label and its objects.
     base: Option<(u64, Arc<View>)>,
     under_way: Option<UnderWay>,
+    /// The view that was computed last, and the fleet's revision then.
+    seen: Option<(u64, Arc<View>)>,
     /// A state that the agent could not apply; it is not sent again.
     rejected: Option<Arc<View>>,
     /// The fleet's revision that `base` was last found equal to.
@@ -71,6 +75,8 @@ pub struct Session {
 struct UnderWay {
     revision: u64,
     view: Arc<View>,
+    /// When its seal ends.
+    expires: Timestamp,
     deadline: Instant,
 }
 
@@ -88,6 +94,7 @@ impl Session {
             process: String::new(),
             base: None,
             under_way: None,
+            seen: None,
             rejected: None,
             current: 0,
             sealed_at: Instant::now(),
@@ -183,7 +190,7 @@ impl Session {
             From::Hello(_) => Err(refused_by(Code::InvalidArgument, &code::MESSAGE_UNEXPECTED)),
             From::Workloads(report) => self.hear_workloads(report).await,
             From::Applied(applied) => match self.under_way.take_if(|sent| sent.revision == applied.revision) {
-                Some(sent) => self.settle(sent.revision, sent.view).await,
+                Some(sent) => self.settle(sent).await,
                 None => Ok(()),
             },
             From::Rejected(rejected) => {
@@ -288,13 +295,7 @@ impl Session {
         }
         let control = Arc::clone(&self.control);
         let registry = &control.registry;
-        let (revision, view) = {
-            let fleet = registry.fleet();
-            (fleet.revision(), fleet.view(self.node))
-        };
-        let Some(view) = view.map(Arc::new) else {
-            return Err(refused_by(Code::PermissionDenied, &code::NODE_UNKNOWN));
-        };
+        let (revision, view) = self.look()?;
         if self.rejected.as_ref() != Some(&view) {
             self.send_state(revision, &view).await?;
         }
@@ -305,6 +306,22 @@ impl Session {
             self.send(To::RotateKey(wire::RotateKey { generation: u32::from(generation) })).await?;
         }
         Ok(())
+    }
+
+    /// What the node must know now. Most of what wakes a stream changes nothing of it.
+    fn look(&mut self) -> Result<(u64, Arc<View>), Status> {
+        let fleet = self.control.registry.fleet();
+        let revision = fleet.revision();
+        if let Some((seen, view)) = &self.seen
+            && *seen == revision
+        {
+            return Ok((revision, Arc::clone(view)));
+        }
+        let view = fleet.view(self.node).map(Arc::new);
+        drop(fleet);
+        let view = view.ok_or_else(|| refused_by(Code::PermissionDenied, &code::NODE_UNKNOWN))?;
+        self.seen = Some((revision, Arc::clone(&view)));
+        Ok((revision, view))
     }
 
     /// Sends the difference to what the agent has, or everything. Nothing, if there is none and the seal is fresh.
@@ -318,7 +335,7 @@ impl Session {
         {
             let from = *from;
             return if self.current < revision {
-                self.settle_at(from, revision, Arc::clone(view)).await
+                self.settle_at(from, revision, Arc::clone(view), None).await
             } else {
                 Ok(())
             };
@@ -345,14 +362,15 @@ impl Session {
         }
         registry.sent(self.node, self.number, revision);
         self.sealed_at = Instant::now();
-        self.under_way = Some(UnderWay { revision, view: Arc::clone(view), deadline: Instant::now() + APPLY_TIMEOUT });
+        let deadline = Instant::now() + APPLY_TIMEOUT;
+        self.under_way = Some(UnderWay { revision, view: Arc::clone(view), expires, deadline });
         Ok(())
     }
 
     async fn send_snapshot(&mut self, revision: u64, view: &View, seal: wire::Seal) -> Result<(), Status> {
         let mut chunks: Vec<Vec<wire::Object>> = vec![Vec::new()];
         let mut filled = 0;
-        for (key, value) in view {
+        for (key, value) in view.iter() {
             let size = key.len() + value.len();
             if filled > 0 && filled + size > CHUNK_LEN {
                 chunks.push(Vec::new());
@@ -375,19 +393,27 @@ impl Session {
     }
 
     /// The agent enforces this state.
-    async fn settle(&mut self, revision: u64, view: Arc<View>) -> Result<(), Status> {
+    async fn settle(&mut self, sent: UnderWay) -> Result<(), Status> {
         self.rejected = None;
-        self.settle_at(revision, revision, view).await
+        self.settle_at(sent.revision, sent.revision, sent.view, Some(sent.expires)).await
     }
 
-    /// The agent's state, labelled `label`, is the view of `revision`.
-    async fn settle_at(&mut self, label: u64, revision: u64, view: Arc<View>) -> Result<(), Status> {
+    /// The agent's state, labelled `label`, is the view of `revision`. `expires`: until when its seal holds, where it is a
+    /// new one.
+    async fn settle_at(
+        &mut self,
+        label: u64,
+        revision: u64,
+        view: Arc<View>,
+        expires: Option<Timestamp>,
+    ) -> Result<(), Status> {
         self.current = revision;
         self.base = Some((label, Arc::clone(&view)));
         let control = Arc::clone(&self.control);
         let registry = &control.registry;
         registry.sent(self.node, self.number, revision);
-        registry.applied(self.node, self.number, revision, (label, view)).await.map_err(|e| self.failure(e))
+        let enforced = Enforced { revision, state: (label, view), expires };
+        registry.applied(self.node, self.number, enforced).await.map_err(|e| self.failure(e))
     }
 
     /// What was pulled and does not exist. What exists has just been sent, or was there already.
@@ -396,11 +422,8 @@ impl Session {
         if pulled == wire::Pull::default() {
             return Ok(());
         }
-        let has_peer = |p: &wire::PeerRef| view.contains_key(&*format!("peer/{}/{}", p.node, p.slot));
-        let has_key = |node: &u32| {
-            let prefix = format!("node-key/{node}/");
-            view.range(Arc::from(prefix.as_str())..).next().is_some_and(|(key, _)| key.starts_with(&prefix))
-        };
+        let has_peer = |p: &wire::PeerRef| view.get(&format!("peer/{}/{}", p.node, p.slot)).is_some();
+        let has_key = |node: &u32| view.has_below(&format!("node-key/{node}/"));
         let absent_peers = pulled.peers.into_iter().filter(|p| !has_peer(p)).collect();
         let absent_nodes = pulled.node_keys.into_iter().filter(|n| !has_key(n)).collect();
         self.send(To::PullAnswer(wire::PullAnswer { absent_peers, absent_nodes, revision })).await

@@ -1,7 +1,7 @@
 //! `POST /apis/stolos.dev/v1/apply`: many documents in one transaction; with `dryRun`, none.
 
-use api::apply::{ApplyRequest, ApplyResponse};
-use api::object::Object;
+use api::apply::{ApplyRequest, ApplyResponse, ApplyResult};
+use api::object::{Object, Revision};
 use api::problem;
 use axum::body::Body;
 use axum::extract::State;
@@ -56,9 +56,15 @@ async fn apply(
         let fleet = control.registry.fleet();
         response.would_break = would_break(&control.flows, &fleet, &Proposal::new(&fleet, &proposed, &[]));
     } else {
-        response.revision = write.commit().await?;
-        control.registry.caught_up(response.revision).await;
+        let head = write.commit().await?;
+        control.registry.caught_up(head).await;
+        response.revision = since(&response.results).unwrap_or(head);
         info!(by = admin.name(), documents = response.results.len(), revision = %response.revision, "documents applied");
     }
     Ok(Json(response))
+}
+
+/// The revision since which all these documents are as they are. A report of the system's in between is no part of it.
+fn since(results: &[ApplyResult]) -> Option<Revision> {
+    results.iter().filter_map(|result| result.object.metadata.revision).max()
 }

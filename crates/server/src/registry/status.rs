@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::report::to_json;
+use super::subscription::Subscription;
 use super::{Registry, RegistryError};
 use crate::fleet::Fleet;
 
@@ -127,17 +128,7 @@ impl Registry {
                 "workloads": hosted.get(&id).copied().unwrap_or(0),
             });
             if let Some(s) = subscriptions.get(id) {
-                let known = json!({
-                    "connected": s.stream.is_some(),
-                    "lastSeen": s.last_seen.filter(|_| s.stream.is_none()).or(s.connected_at),
-                    "sentRevision": s.sent,
-                    "appliedRevision": s.applied,
-                    "appliedAt": s.applied_at,
-                    "rejected": s.rejected,
-                    "clockSkewMs": s.clock_skew_ms / SKEW_STEP_MS * SKEW_STEP_MS,
-                    "alarms": s.alarms().collect::<Vec<_>>(),
-                });
-                merge(&mut fields, known);
+                merge(&mut fields, subscribed(s));
             }
             insert(desired, NodeSpec::KIND, "/", &node.name, fields);
         }
@@ -157,15 +148,20 @@ impl Registry {
     }
 
     fn put_workloads(&self, fleet: &Fleet, desired: &mut Desired) {
-        let applied = self.subscriptions().connected().map(|(_, applied)| applied).min().unwrap_or(0);
+        // While no node is connected, as right after a start, nothing new is known and what is written stays.
+        let applied = self.subscriptions().connected().map(|(_, applied)| applied).min();
         for workload in fleet.workloads() {
             let revocation = fleet.revocation_of(workload).map(|(name, _)| name);
-            let state = match revocation {
-                Some(_) => WorkloadState::Revoked,
-                None if applied >= workload.placed_revision => WorkloadState::Live,
-                None => WorkloadState::Pending,
+            let state = match (revocation, applied) {
+                (Some(_), _) => Some(WorkloadState::Revoked),
+                (None, Some(applied)) if applied >= workload.placed_revision => Some(WorkloadState::Live),
+                (None, Some(_)) => Some(WorkloadState::Pending),
+                (None, None) => None,
             };
-            let fields = json!({"state": state, "revocation": revocation});
+            let mut fields = json!({"revocation": revocation});
+            if let Some(state) = state {
+                merge(&mut fields, json!({"state": state}));
+            }
             let name = format!("{}.{}", workload.name, workload.node());
             insert(desired, WorkloadSpec::KIND, workload.identity.namespace().as_str(), &name, fields);
         }
@@ -188,6 +184,29 @@ impl Registry {
             insert(desired, RevocationSpec::KIND, "/", name, fields);
         }
     }
+}
+
+/// What is known of a node by its streams. What an earlier process of the server knew and this one does not yet stays in
+/// the document.
+fn subscribed(s: &Subscription) -> Value {
+    let mut fields = json!({
+        "connected": s.stream.is_some(),
+        "rejected": s.rejected,
+        "alarms": s.alarms().collect::<Vec<_>>(),
+    });
+    let seen = s.last_seen.filter(|_| s.stream.is_none()).or(s.connected_at);
+    if let Some(seen) = seen {
+        let skew = s.clock_skew_ms / SKEW_STEP_MS * SKEW_STEP_MS;
+        merge(&mut fields, json!({"lastSeen": seen, "clockSkewMs": skew}));
+    }
+    if s.sent > 0 {
+        let known = json!({"sentRevision": s.sent, "appliedRevision": s.applied, "appliedAt": s.applied_at});
+        merge(&mut fields, known);
+    }
+    if let Some(until) = s.holds_until {
+        merge(&mut fields, json!({"holdsUntil": until}));
+    }
+    fields
 }
 
 fn insert(desired: &mut Desired, kind: &str, namespace: &str, name: &str, fields: Value) {

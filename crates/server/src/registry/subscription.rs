@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::report::shown;
 use super::{Registry, RegistryError};
-use crate::view::View;
+use crate::view::layer::View;
 
 /// Name of the records that keep until when a node's state is valid.
 const SPACE: &str = "subscription";
@@ -40,6 +40,9 @@ pub struct Subscription {
     pub applied: u64,
     /// When that was confirmed.
     pub applied_at: Option<Timestamp>,
+    /// Until when the seal of the state that it enforces holds: its outage budget. `None` where no state was confirmed
+    /// since the server started.
+    pub holds_until: Option<Timestamp>,
     /// The newest revision whose view was sent.
     pub sent: u64,
     /// What it has acknowledged, for a delta after a reconnect.
@@ -56,6 +59,17 @@ pub struct Subscription {
     pub rejected: Option<RejectedState>,
     /// What people should look at, by object.
     alarms: BTreeMap<String, Vec<NodeAlarm>>,
+}
+
+/// A state that a node has confirmed.
+#[derive(Debug)]
+pub struct Enforced {
+    /// The revision whose view it is.
+    pub revision: u64,
+    /// The state with the label that the node knows it by.
+    pub state: (u64, Arc<View>),
+    /// When its seal ends, where it came with a new one.
+    pub expires: Option<Timestamp>,
 }
 
 /// The one stream of a node.
@@ -167,6 +181,13 @@ impl Registry {
         self.subscriptions().connected().all(|(_, applied)| applied >= revision)
     }
 
+    /// The revision that a node enforces and whether it is connected, as this process of the server knows it.
+    pub fn standing(&self, node: NodeId) -> Option<(u64, bool)> {
+        let subscriptions = self.subscriptions();
+        let subscription = subscriptions.get(node)?;
+        (subscription.applied > 0).then(|| (subscription.applied, subscription.stream.is_some()))
+    }
+
     /// Must be called before a state is sent: the node may use it until `expires`, and counts as subscribed until then.
     pub async fn subscribe(&self, node: NodeId, expires: Timestamp) -> Result<(), RegistryError> {
         let known = self.subscriptions().get(node).and_then(|s| s.expires);
@@ -209,20 +230,15 @@ impl Registry {
         }
     }
 
-    /// A node enforces what the view of `revision` says; `known` is that state with its label.
-    pub async fn applied(
-        &self,
-        node: NodeId,
-        stream: u64,
-        revision: u64,
-        known: (u64, Arc<View>),
-    ) -> Result<(), RegistryError> {
+    /// A node enforces a state.
+    pub async fn applied(&self, node: NodeId, stream: u64, enforced: Enforced) -> Result<(), RegistryError> {
         let now = self.now();
         if let Some(subscription) = self.subscriptions().of_stream(node, stream) {
-            subscription.applied = revision;
+            subscription.applied = enforced.revision;
             subscription.applied_at = Some(now);
             subscription.last_seen = Some(now);
-            subscription.known = Some(known);
+            subscription.known = Some(enforced.state);
+            subscription.holds_until = enforced.expires.or(subscription.holds_until);
             subscription.rejected = None;
         }
         self.status_due.notify_one();

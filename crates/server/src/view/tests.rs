@@ -2,6 +2,7 @@ use policy::attribute::Peer;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::layer::difference;
 use super::*;
 use crate::fleet::fixture::{at, fleet};
 
@@ -10,7 +11,7 @@ fn view_of(fleet: &Fleet, node: u32) -> View {
 }
 
 fn keys<'a>(view: &'a View, prefix: &str) -> Vec<&'a str> {
-    view.keys().filter(|k| k.starts_with(prefix)).map(|k| &**k).collect()
+    view.iter().map(|(k, _)| &**k).filter(|k| k.starts_with(prefix)).collect()
 }
 
 fn get<M: Message + Default>(view: &View, key: &str) -> M {
@@ -52,12 +53,12 @@ fn the_peers_side_travels_compiled_and_without_names() {
     fleet.with("Policy", "/acme/us-1", "secret-name", spec);
     let view = view_of(&fleet, 1);
     let (db, web) = (fleet.workload(at(3, 2)).unwrap().class, fleet.workload(at(1, 1)).unwrap().class);
-    assert_eq!(keys(&view, "side/"), [format!("side/{db}/{web}/ingress")]);
-    let side: wire::PeerSide = get(&view, &format!("side/{db}/{web}/ingress"));
+    assert_eq!(keys(&view, "side/"), [format!("side/{web}/{db}/ingress")]);
+    let side: wire::PeerSide = get(&view, &format!("side/{web}/{db}/ingress"));
     assert!(!side.peer_is_client);
     let [outcome] = &side.outcomes[..] else { panic!("{side:?}") };
     assert_eq!((outcome.protocol, outcome.first, outcome.last, outcome.allow), (6, 5432, 5432, true));
-    assert!(!view.values().any(|v| v.windows(6).any(|w| w == b"secret")));
+    assert!(!view.iter().any(|(_, v)| v.windows(6).any(|w| w == b"secret")));
 }
 
 #[test]
@@ -110,7 +111,7 @@ fn a_deleted_node_leaves_nothing_behind() {
     }
     assert!(fleet.delete(&api::object::ObjectKey::new("Node", "/", "n3"), None));
     let view = view_of(&fleet, 1);
-    assert!(!view.keys().any(|k| k.starts_with("peer/3/") || k.starts_with("node-key/3/")));
+    assert!(!view.iter().any(|(k, _)| k.starts_with("peer/3/") || k.starts_with("node-key/3/")));
     assert!(fleet.view(NodeId::new(3).unwrap()).is_none());
 }
 
@@ -139,7 +140,7 @@ fn policies() -> impl Strategy<Value = Vec<(String, Value)>> {
 fn peer_allows(view: &View, peer: &wire::Peer, local: u32, side: Side, protocol: u32, port: u32) -> bool {
     let posture: wire::NamespacePosture = get(view, &format!("namespace/{}", peer.namespace));
     let default = if side == Side::Egress { posture.egress_allow } else { posture.ingress_allow };
-    let Some(bytes) = view.get(&*format!("side/{}/{local}/{side}", peer.class)) else { return default };
+    let Some(bytes) = view.get(&format!("side/{local}/{}/{side}", peer.class)) else { return default };
     let outcomes = wire::PeerSide::decode(&**bytes).unwrap().outcomes;
     let find = |protocol: u32| outcomes.iter().find(|o| o.protocol == protocol && (o.first..=o.last).contains(&port));
     find(protocol).or_else(|| find(0)).map_or(default, |o| o.allow)
@@ -172,19 +173,154 @@ proptest! {
 
     /// A delta turns the old view into the new one.
     #[test]
-    fn before_and_delta_make_after(
-        before in proptest::collection::btree_map("[a-d]{1,2}", proptest::collection::vec(any::<u8>(), 0..3), 0..8),
-        after in proptest::collection::btree_map("[a-d]{1,2}", proptest::collection::vec(any::<u8>(), 0..3), 0..8),
-    ) {
-        let share = |map: BTreeMap<String, Vec<u8>>| map.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
-        let (before, after): (View, View) = (share(before), share(after));
+    fn before_and_delta_make_after(before in layers(), after in layers()) {
+        let (before, after) = (view_in(before), view_in(after));
         let delta = difference(&before, &after);
-        let mut result = before.clone();
+        let mut result = objects(&before);
         for key in &delta.removed {
             prop_assert!(result.remove(key).is_some());
         }
         result.extend(delta.upserted.clone());
-        prop_assert_eq!(&result, &after);
-        prop_assert_eq!(delta.is_empty(), before == after);
+        prop_assert_eq!(&result, &objects(&after));
+        prop_assert_eq!(delta.is_empty(), objects(&before) == objects(&after));
+    }
+
+    /// Whatever happened to a fleet, and whenever somebody looked: a view is what one computed from nothing would be, and
+    /// its objects come in the order of their keys, as seals want them.
+    #[test]
+    fn views_that_were_kept_equal_views_from_nothing(steps in proptest::collection::vec(step(), 1..14)) {
+        let mut fleet = fleet();
+        let mut before = view_of(&fleet, 1);
+        for step in steps {
+            step.apply(&mut fleet);
+            let after = view_of(&fleet, 1);
+            let mut delta = objects(&before);
+            let difference = difference(&before, &after);
+            difference.removed.iter().for_each(|key| drop(delta.remove(key)));
+            delta.extend(difference.upserted);
+            prop_assert_eq!(&delta, &objects(&after));
+            before = after;
+        }
+        let kept: Vec<View> = (1..=4).map(|node| view_of(&fleet, node)).collect();
+        fleet.forget_shared(Changed::All);
+        for (node, kept) in (1..=4).zip(&kept) {
+            prop_assert_eq!(objects(kept), objects(&view_of(&fleet, node)));
+            let keys: Vec<&Arc<str>> = kept.iter().map(|(key, _)| key).collect();
+            prop_assert!(keys.is_sorted() && keys.len() == objects(kept).len());
+            let sides: BTreeMap<String, Vec<u8>> = sides_from_nothing(&fleet, node);
+            let told: BTreeMap<String, Vec<u8>> =
+                keys.iter().filter(|k| k.starts_with("side/")).map(|k| (k.to_string(), kept.get(k).unwrap().to_vec())).collect();
+            prop_assert_eq!(told, sides);
+        }
+    }
+}
+
+/// Objects, each in one of the five places of a view.
+fn layers() -> impl Strategy<Value = BTreeMap<String, (u32, Vec<u8>)>> {
+    proptest::collection::btree_map("[a-d]{1,2}", (0u32..3, proptest::collection::vec(any::<u8>(), 0..3)), 0..10)
+}
+
+/// A key lies always in the same layer, as its kind does.
+fn view_in(objects: BTreeMap<String, (u32, Vec<u8>)>) -> View {
+    let mut view = View::default();
+    for (key, (class, value)) in objects {
+        let (field, key) = match key.as_bytes()[0] {
+            b'a' => (&mut view.fleet, key),
+            b'b' => (&mut view.realm, key),
+            b'c' => (&mut view.node, key),
+            _ => {
+                let class = [1, 2, 10][class as usize];
+                if view.sides.iter().all(|(c, _)| *c != class) {
+                    view.sides.push((class, Arc::default()));
+                    view.sides.sort_by(|a, b| layer::by_text(&a.0, &b.0));
+                }
+                let layer = view.sides.iter_mut().find(|(c, _)| *c == class).map(|(_, layer)| layer).unwrap();
+                (layer, format!("d/{class}/{key}"))
+            }
+        };
+        Arc::make_mut(field).insert(key.into(), value.into());
+    }
+    view
+}
+
+fn objects(view: &View) -> BTreeMap<Arc<str>, Arc<[u8]>> {
+    view.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// The definition: every pair of a peer's class and a local one, both sides, by the evaluator without any index.
+fn sides_from_nothing(fleet: &Fleet, node: u32) -> BTreeMap<String, Vec<u8>> {
+    let mut sides = BTreeMap::new();
+    for local in fleet.workloads().filter(|w| w.at.node.get() == node) {
+        for peer in fleet.workloads() {
+            for side in [Side::Egress, Side::Ingress] {
+                let verdict = fleet.rules().side(side, &peer.identity, &Peer::Workload(&local.identity));
+                let object = side_object(peer.class, local.class, side, &verdict);
+                sides.extend(object.map(|object| (format!("side/{}/{}/{side}", local.class, peer.class), object)));
+            }
+        }
+    }
+    sides
+}
+
+/// Something that happens to a fleet.
+#[derive(Clone, Debug)]
+enum Step {
+    Policies(Vec<(String, Value)>),
+    NoPolicy(usize),
+    Posture(&'static str, bool),
+    Label(u32, u16, bool),
+    Gone(u32, u16),
+    Revoke(u32),
+    Unrevoke,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let namespace = prop_oneof![Just("/acme"), Just("/acme/us-1"), Just("/globex")];
+    prop_oneof![
+        3 => policies().prop_map(Step::Policies),
+        1 => (0usize..8).prop_map(Step::NoPolicy),
+        1 => (namespace, any::<bool>()).prop_map(|(path, deny)| Step::Posture(path, deny)),
+        2 => (1u32..5, 1u16..3, any::<bool>()).prop_map(|(node, slot, front)| Step::Label(node, slot, front)),
+        1 => (1u32..5, 1u16..3).prop_map(|(node, slot)| Step::Gone(node, slot)),
+        1 => (1u32..5).prop_map(Step::Revoke),
+        1 => Just(Step::Unrevoke),
+    ]
+}
+
+impl Step {
+    fn apply(self, fleet: &mut Fleet) {
+        let key = |kind: &str, namespace: &str, name: &str| api::object::ObjectKey::new(kind, namespace, name);
+        let namespaces = [(1, "/acme/eu-1"), (2, "/acme/eu-1"), (3, "/acme/us-1"), (4, "/globex")];
+        let name = |slot| if slot == 1 { "web" } else { "db" };
+        match self {
+            Self::Policies(policies) => {
+                for (index, (namespace, spec)) in policies.into_iter().enumerate() {
+                    fleet.with("Policy", &namespace, &format!("p{index}"), spec);
+                }
+            }
+            Self::NoPolicy(index) => {
+                for namespace in ["/", "/acme", "/acme/us-1", "/acme/eu-1", "/globex"] {
+                    fleet.delete(&key("Policy", namespace, &format!("p{index}")), None);
+                }
+            }
+            Self::Posture(path, deny) => {
+                let action = if deny { "deny" } else { "allow" };
+                let spec = json!({"protection": {"mode": "enforce", "default": {"ingress": action, "egress": action}}});
+                let object = api::object::ObjectKey::of_namespace(path);
+                fleet.with("Namespace", &object.namespace, &object.name, spec);
+            }
+            Self::Label(node, slot, front) => {
+                let labels = if front { json!({"tier": "front"}) } else { json!({}) };
+                fleet.with_workload(node, slot, name(slot), labels);
+            }
+            Self::Gone(node, slot) => {
+                let namespace = namespaces[node as usize - 1].1;
+                fleet.delete(&key("Workload", namespace, &format!("{}.n{node}", name(slot))), None);
+            }
+            Self::Revoke(node) => {
+                fleet.with("Revocation", "/", "r", json!({"target": {"node": format!("n{node}")}}));
+            }
+            Self::Unrevoke => drop(fleet.delete(&key("Revocation", "/", "r"), None)),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The server as agents see it: a real port, a real database, the real protocol.
 
 mod enrolment;
+mod explain;
 mod keys;
 mod report;
 mod state;

@@ -7,6 +7,8 @@ use api::sync::agent_message::Message as From;
 use api::sync::server_message::Message as To;
 use serde_json::json;
 
+use server::registry::Limits;
+
 use crate::support::{Agent, EnrolledNode, LIMIT, Running, uid, workload};
 
 fn placed(agent: &Agent, number: u32) -> wire::PlacedWorkload {
@@ -124,6 +126,34 @@ async fn a_reconnect_continues_from_what_the_agent_has() {
     assert_eq!(other.state, agent.state);
     let replaced = agent.ending().await.expect("the older stream ends with a reason");
     assert!(replaced.message().starts_with("E4016"), "{replaced:?}");
+}
+
+#[tokio::test]
+async fn a_nodes_outage_budget_is_that_of_the_state_it_confirmed() {
+    let lifetime = Duration::from_secs(3600);
+    let server = Running::with(Limits { state_lifetime: lifetime, ..Running::limits() }).await.clusters().await;
+    let begun = jiff::Timestamp::now();
+    let mut agent = server.agent("eu-1", "n1").await;
+    agent.acknowledges = false;
+    agent.until("a snapshot", |a| a.snapshots == 1).await;
+    let status = server.status("Node", "/", "n1", |s| s["connected"] == true).await;
+    assert!(status["holdsUntil"].is_null(), "a state that was sent and not confirmed is no budget: {status}");
+    agent.acknowledge().await;
+    let status = server.status("Node", "/", "n1", |s| s["holdsUntil"].is_string()).await;
+    let until: jiff::Timestamp = status["holdsUntil"].as_str().unwrap().parse().unwrap();
+    assert_eq!(until.as_second(), agent.expires_unix_s);
+    assert!(until.as_second() >= (begun + lifetime).as_second());
+    // It goes on running while the node is away, and through a restart of the server.
+    let node = agent.node.clone();
+    drop(agent);
+    server.status("Node", "/", "n1", |s| s["connected"] == false).await;
+    let server = server.restart().await;
+    let status = server.status("Node", "/", "n1", |s| s["connected"] == false).await;
+    assert_eq!(status["holdsUntil"], until.to_string());
+    assert!(status["appliedRevision"].as_u64().unwrap() > 0, "{status}");
+    let mut agent = Agent::connect(&server, node).await;
+    agent.until("a snapshot", |a| a.snapshots == 1).await;
+    server.status("Node", "/", "n1", |s| s["connected"] == true && s["holdsUntil"].is_string()).await;
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use api::admin::AdminConfig;
+use api::client::Client;
 use api::object::{Object, ObjectKey};
 use api::sync as wire;
 use api::sync::agent_message::Message as From;
@@ -19,7 +21,7 @@ use jiff::Timestamp;
 use prost::Message;
 use serde_json::{Value, json};
 use server::Server;
-use server::config::Config;
+use server::config::{Config, Paths};
 use server::control::Shared;
 use server::init::{InitOptions, init};
 use server::registry::Limits;
@@ -45,7 +47,12 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start() -> Self {
-        Self::with(Limits { status_delay: Duration::from_millis(10), ..Limits::default() }).await
+        Self::with(Self::limits()).await
+    }
+
+    /// What a server of these tests has unless one says otherwise.
+    pub(crate) fn limits() -> Limits {
+        Limits { status_delay: Duration::from_millis(10), ..Limits::default() }
     }
 
     pub(crate) async fn with(limits: Limits) -> Self {
@@ -129,6 +136,13 @@ impl Running {
             Ok(status) => status,
             Err(_) => panic!("{key} is {:?}", self.control.store.get(&key).await),
         }
+    }
+
+    /// An operator's client.
+    pub(crate) fn api(&self) -> Client {
+        let file = Paths::of(&self.dir.path().join("data")).admin;
+        let config = AdminConfig::parse(&std::fs::read_to_string(file).unwrap()).unwrap();
+        Client::new(&AdminConfig { server: format!("https://127.0.0.1:{}", self.port), ..config }).unwrap()
     }
 
     pub(crate) async fn token(&self, cluster: &str) -> String {
@@ -221,6 +235,8 @@ pub(crate) struct Agent {
     pub(crate) welcome: wire::Welcome,
     pub(crate) state: BTreeMap<String, Vec<u8>>,
     pub(crate) revision: u64,
+    /// When the seal of what it has ends.
+    pub(crate) expires_unix_s: i64,
     /// Whether it answers states.
     pub(crate) acknowledges: bool,
     pub(crate) snapshots: u32,
@@ -265,6 +281,7 @@ impl Agent {
             welcome,
             state,
             revision,
+            expires_unix_s: 0,
             acknowledges: true,
             snapshots: 0,
             deltas: 0,
@@ -370,7 +387,7 @@ impl Agent {
         let seal = Seal::from_parts(seal.expires_unix_s, &seal.digest, &seal.signature).unwrap();
         let digest = digest(self.state.iter().map(|(k, v)| (k.as_str(), v.as_slice())));
         seal.check_at(&self.node.verify_key, self.node.id, revision, &digest, Timestamp::now()).unwrap();
-        self.revision = revision;
+        (self.revision, self.expires_unix_s) = (revision, seal.expires_unix_s);
         match self.acknowledges {
             true => self.send(From::Applied(wire::Applied { revision, took_ms: 1 })).await,
             false => self.unanswered = Some(revision),

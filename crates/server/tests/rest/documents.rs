@@ -140,6 +140,51 @@ async fn a_stale_writer_is_told() {
     server.stop().await;
 }
 
+/// What the system reports in `status` is not a change that an operator could have missed.
+#[tokio::test]
+async fn reports_of_the_system_never_conflict_with_an_operators_write() {
+    const WRITES: usize = 40;
+    let server = Running::start().await;
+    let api = server.api();
+    api.apply(&request(FLEET), false).await.unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let (store, stopped) = (server.control.store.clone(), stop.clone());
+    let key = ObjectKey::new("Cluster", "/", "eu-1");
+    let reporter = tokio::spawn(async move {
+        let mut reports = 0u32;
+        while !stopped.is_cancelled() {
+            let mut write = store.begin().await.unwrap();
+            let mut object = write.get(&key).await.unwrap().unwrap();
+            reports += 1;
+            object.status = Some(serde_json::json!({"nodes": reports, "connected": 0, "openJoinTokens": 0}));
+            write.put(&object, store::document::Precondition::None, jiff::Timestamp::now()).await.unwrap();
+            write.commit().await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        reports
+    });
+    for round in 0..WRITES {
+        let mut mine = api.get_any("Cluster", "/", "eu-1").await.unwrap();
+        mine.metadata.annotations.insert("round".into(), round.to_string());
+        let before = mine.metadata.revision;
+        let written = api.replace(&mine).await.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        assert!(written.metadata.revision > before);
+    }
+    stop.cancel();
+    let reports = reporter.await.unwrap();
+    assert!(reports > 1, "nothing was reported between the writes");
+    let end = api.get_any("Cluster", "/", "eu-1").await.unwrap();
+    assert_eq!(end.metadata.annotations["round"], (WRITES - 1).to_string());
+    assert!(end.status.is_some());
+    // Two operators still do conflict, whatever was reported meanwhile.
+    let mut other = api.get_any("Cluster", "/", "eu-1").await.unwrap();
+    other.metadata.annotations.insert("round".into(), "other".into());
+    api.replace(&other).await.unwrap();
+    let stale = problem(api.replace(&end).await.unwrap_err());
+    assert_eq!((stale.status, stale.code.as_str()), (409, problem::CONFLICT.code));
+    server.stop().await;
+}
+
 fn no_history(object: &Object) -> api::object::Metadata {
     api::object::Metadata { uid: None, revision: None, created: None, updated: None, ..object.metadata.clone() }
 }

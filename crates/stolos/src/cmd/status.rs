@@ -227,6 +227,24 @@ mod tests {
     }
 
     #[test]
+    fn each_nodes_outage_budget_is_shown() {
+        let hours = |hours| jiff::Timestamp::now() + jiff::SignedDuration::from_hours(hours);
+        let mut fleet = fleet();
+        let budgets = [Some(hours(49)), Some(hours(-1)), None];
+        fleet.nodes.iter_mut().zip(budgets).for_each(|(node, until)| node.holds_until = until);
+        let mut screen = Screen::to(Vec::new(), Output::Table);
+        show(&mut screen, &fleet).unwrap();
+        let text = String::from_utf8(screen.into_inner()).unwrap();
+        let column =
+            text.find("OUTAGE-BUDGET").unwrap() - text[..text.find("OUTAGE-BUDGET").unwrap()].rfind('\n').unwrap() - 1;
+        let shown = |node: &str| {
+            let line = text.lines().find(|line| line.starts_with(node)).unwrap();
+            line[column..].split_whitespace().next().unwrap_or_default().to_owned()
+        };
+        assert_eq!((shown("n1 "), shown("n2 "), shown("n3 ")), ("2d".into(), "OVER".into(), "-".into()), "{text}");
+    }
+
+    #[test]
     fn whatever_is_not_as_it_should_be_is_said() {
         let mut screen = Screen::to(Vec::new(), Output::Table);
         show(&mut screen, &fleet()).unwrap();

@@ -31,6 +31,10 @@ fn show<W: Write>(screen: &mut Screen<W>, answer: &ExplainAnswer) -> Outcome {
     side(screen, "client's side", answer.egress.as_ref())?;
     side(screen, "server's side", answer.ingress.as_ref())?;
     screen.line(format!("\nThe port is checked by: {}", printable(&answer.port_checked_by)))?;
+    for node in &answer.behind {
+        let text = format!("Not yet everywhere: this is revision {}, and {node}", answer.revision);
+        screen.line(screen.paint(Ink::Warn, &printable(&text)))?;
+    }
     rules(screen, answer)
 }
 
@@ -111,6 +115,7 @@ mod tests {
             ingress: Some(judged(Verdict::Deny, None, Some("kind: Policy\nspec: {}\n"))),
             port_checked_by: "the server's node".into(),
             revision: 3,
+            behind: vec![api::explain::NodeBehind { node: "n1".into(), revision: 2, connected: false }],
             text: String::new(),
         };
         let mut screen = Screen::to(Vec::new(), Output::Table);
@@ -121,7 +126,8 @@ mod tests {
             "/acme/cron (n1) -> /acme/db (n1) tcp/6379: DENY\n\n\
              client's side: /acme enforces\n  allow by policy /acme:open\n\n\
              server's side: /acme enforces\n  deny by the default (default-deny, P1002)\n  missing: client lacks app=web\n\n\
-             The port is checked by: the server's node\n\n\
+             The port is checked by: the server's node\n\
+             Not yet everywhere: this is revision 3, and n1 enforces revision 2, and it is not connected\n\n\
              The smallest rule that would allow it (for `stolos apply -f -`):\n---\nkind: Policy\nspec: {}\n"
         );
     }
