@@ -102,6 +102,8 @@ pub(crate) struct Inner {
     pub older_listeners: BTreeSet<crate::enforce::Listener>,
     pub features: Vec<String>,
     pub enforcement: Break,
+    /// The kernel has a state from this process.
+    pub in_force: bool,
     pub counted: Counted,
     pub own: OwnCounters,
     pub unsaved: bool,
@@ -150,6 +152,7 @@ impl Inner {
             older_listeners: BTreeSet::new(),
             features: Vec::new(),
             enforcement: Break::default(),
+            in_force: false,
             counted: Counted::default(),
             own: OwnCounters::default(),
             unsaved: false,

@@ -42,7 +42,7 @@ impl Default for View {
         Self {
             node: None,
             server: ServerStatus { source: String::new(), connected: false, since: String::new(), last_error: None },
-            enforcement: Enforcement { attached: false, until: None },
+            enforcement: Enforcement { attached: false, in_force: false, until: None },
             revision: 0,
             holds_until_unix_s: None,
             clock: ClockStatus { source: String::new(), skew_ms: None },

@@ -173,6 +173,10 @@ pub struct Detach {
 pub struct Enforcement {
     /// The kernel programs are attached.
     pub attached: bool,
+    /// This agent's state is in force in the kernel. Until then what a predecessor left there is, and after a fresh attach
+    /// nothing.
+    #[serde(default)]
+    pub in_force: bool,
     /// When enforcement comes back by itself, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,

@@ -53,12 +53,20 @@ NOINLINE int judge_dial(struct decision *d, const union addr *to)
 		deny(d, R_PENDING);
 		return 0;
 	}
-	if (place->kind != PLACE_WORKLOAD)
+	if (place->kind != PLACE_WORKLOAD && !(place->kind == PLACE_SERVICE && place->class))
 		return 1;
-	d->peer = place->ref;
 	d->proof = PROOF_CLAIMED;
 	if (place->real_port)
 		d->port = place->real_port;
+	if (place->kind == PLACE_SERVICE) {
+		/* whichever member answers is of this class, and may be the caller itself if that is its own */
+		if (place->class == l->class)
+			return 1;
+		d->class = place->class;
+		judge(d, l->class);
+		return d->allow;
+	}
+	d->peer = place->ref;
 	if (!know_peer(d))
 		return 1;
 	judge_workload(d, cfg, l);

@@ -177,6 +177,8 @@ impl Node {
     }
 
     fn applied(&mut self, took: std::time::Duration) {
+        self.inner.in_force = true;
+        self.inner.unpublished = true;
         let Some(Applying { started, mut live }) = self.inner.applying.take() else { return };
         live.took_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
         let before = std::mem::replace(&mut self.inner.live, live);

@@ -33,6 +33,7 @@ impl Node {
             server: self.server_status(),
             enforcement: Enforcement {
                 attached: self.inner.enforcement.attached,
+                in_force: self.inner.enforcement.attached && self.inner.in_force,
                 until: self.inner.enforcement.until_unix_s.filter(|_| !self.inner.enforcement.attached).map(time),
             },
             revision: self.inner.live.revision,

@@ -101,7 +101,7 @@ impl Lab {
         let program = program.arg("--bpf-pin").arg(node.bpffs()?.join("stolos"));
         let process = node.start(program.named("stolos-agent"))?;
         process.wait_until_answers(SETTLE_LIMIT, || {
-            ensure!(self.status(node)?.enforcement.attached, "nothing is attached");
+            ensure!(self.status(node)?.enforcement.in_force, "no state is in force");
             Ok(())
         })?;
         self.agents.insert(node.name().to_owned(), process);

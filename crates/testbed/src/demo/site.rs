@@ -37,6 +37,8 @@ pub const WEB_PORT: u16 = 8080;
 const SERVER_HOST: u8 = 2;
 /// Tenancy, clusters, the Service and the policies.
 const FLEET: &str = include_str!("manifests/fleet.yaml");
+/// `mode: enforce` for the whole tenant.
+const ENFORCE: &str = include_str!("manifests/enforce.yaml");
 
 /// The running fleet.
 pub struct Site {
@@ -49,6 +51,7 @@ pub struct Site {
     agents: BTreeMap<String, Process>,
     workloads: BTreeMap<String, Running>,
     lab: Option<Result<Lab, String>>,
+    enforced: bool,
     run: run::Handle,
 }
 
@@ -85,6 +88,7 @@ impl Site {
             agents: BTreeMap::new(),
             workloads: BTreeMap::new(),
             lab: None,
+            enforced: false,
             run: run.handle(),
         })
     }
@@ -284,6 +288,14 @@ impl Site {
         let socket = socket(node).display().to_string();
         let program = self.program(&[arguments, &["--socket", &socket]].concat());
         Ok(node.host().finished(program, COMMAND_LIMIT)?.stdout)
+    }
+
+    /// Every step that shows a refusal begins so: the whole tenant enforces. Does nothing the second time.
+    pub(super) fn enforce(&mut self) -> Result<()> {
+        if !std::mem::replace(&mut self.enforced, true) {
+            self.apply(ENFORCE)?;
+        }
+        self.wait_until_rolled_out()
     }
 
     /// Waits until what the server has is live in every node's kernel, and has been for a moment: right after a write

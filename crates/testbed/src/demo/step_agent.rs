@@ -26,6 +26,7 @@ const EVERY: Duration = Duration::from_millis(20);
 const NODES: [&str; 2] = ["eu-1-n1", "us-1-n1"];
 
 fn run(site: &mut Site) -> Result<()> {
+    site.enforce()?;
     site.apply(step_refuse::CRON_MAY_LEAVE)?;
     site.wait_until_rolled_out()?;
     let (web, cron) = (site.workload("web")?.peer()?, site.workload("cron")?.peer()?);

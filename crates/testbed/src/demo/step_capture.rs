@@ -20,7 +20,6 @@ use crate::attack::speak::{HalfOpen, Speaker};
 use crate::attack::tap::Tap;
 use crate::node::Node;
 use crate::peer::Listener;
-use crate::process::Program;
 use crate::wait;
 
 pub(super) const STEP: Step = Step {
@@ -32,6 +31,8 @@ pub(super) const STEP: Step = Step {
 
 /// No connection from this port range is anybody else's.
 const FROM_PORT: u16 = 61_000;
+/// SYNs that displace whatever the table of handshakes under way holds.
+const DISPLACING: u16 = 40_000;
 /// Packets vanish there.
 const SILENT: u16 = 5998;
 
@@ -128,7 +129,7 @@ impl Bench<'_> {
     fn evicted_entry_changes_nothing(&self) -> Result<()> {
         let speaker = self.speaker(self.caller()?)?;
         let half = self.half_open(&speaker, FROM_PORT + 2)?;
-        self.forget_pending()?;
+        self.forget_pending(&speaker)?;
         let before = self.accepted()?;
         self.send_ack(&speaker, &half)?;
         wait::until_ok("the honest ACK to be accepted", SETTLE_LIMIT, || {
@@ -138,21 +139,13 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Empties the server's map of handshakes under way, as an attacker's flood would.
-    fn forget_pending(&self) -> Result<()> {
-        let map = self.lab.first().bpffs()?.join("stolos/pending");
-        let place = self.lab.first().host();
-        let bpftool = |words: &[&str]| {
-            let program = Program::new("bpftool").args(["-j", "map"]).args(words.iter().copied());
-            place.output(program, COMMAND)
-        };
-        let pinned = map.display().to_string();
-        let dump: Vec<serde_json::Value> = serde_json::from_str(&bpftool(&["dump", "pinned", &pinned])?)?;
-        ensure!(!dump.is_empty(), "no handshake under way is known");
-        for entry in dump {
-            let bytes: Vec<String> = serde_json::from_value(entry["key"].clone())?;
-            let words: Vec<&str> = bytes.iter().map(String::as_str).collect();
-            bpftool(&[&["delete", "pinned", &pinned, "key"], &words[..]].concat())?;
+    /// Believed SYNs of somebody else, several times as many as the server's table of handshakes under way has entries.
+    fn forget_pending(&self, speaker: &Speaker) -> Result<()> {
+        let oracle = self.lab.oracle(self.lab.second(), self.lab.caller_at)?;
+        let sources = self.lab.sources(self.to.ip());
+        for number in 0..DISPLACING {
+            let from = SocketAddr::new(sources[usize::from(number) % sources.len()], 1024 + number);
+            self.attacker.injector().send(&speaker.syn(from, self.to, rand::random(), oracle.now())?)?;
         }
         Ok(())
     }

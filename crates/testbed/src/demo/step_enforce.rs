@@ -13,13 +13,8 @@ pub(super) const STEP: Step = Step {
     run,
 };
 
-/// `mode: enforce` for the whole tenant.
-pub(super) const ENFORCE: &str = "apiVersion: stolos.dev/v1\nkind: Namespace\nmetadata: {namespace: /, name: acme}\n\
-     spec: {protection: {mode: enforce, default: {ingress: deny, egress: deny}}}\n";
-
 fn run(site: &mut Site) -> Result<()> {
-    site.apply(ENFORCE)?;
-    site.wait_until_rolled_out()?;
+    site.enforce()?;
     let (web, db) = (site.workload("web")?, site.workload("db")?);
     ensure!(web.addresses == db.addresses, "BUG: the demo is about equal addresses");
     for dialled in site.db_dialled() {

@@ -18,6 +18,7 @@ pub(super) const STEP: Step = Step {
 const QUESTION: [&str; 4] = ["explain", "flow", "cron@eu-1", "db@us-1:6379"];
 
 fn run(site: &mut Site) -> Result<()> {
+    site.enforce()?;
     let allowed: ExplainAnswer = site.json(&["explain", "flow", "web@eu-1", "db@us-1:6379"])?;
     ensure!(allowed.verdict == Verdict::Allow, "web is refused: {}", allowed.text);
     for side in [&allowed.egress, &allowed.ingress] {

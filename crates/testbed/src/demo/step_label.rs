@@ -18,6 +18,7 @@ const LIMIT: Duration = Duration::from_secs(2);
 const TRY: Duration = Duration::from_millis(500);
 
 fn run(site: &mut Site) -> Result<()> {
+    site.enforce()?;
     let cron = site.workload("cron")?;
     let (node, peer, pid) = (cron.node.clone(), cron.peer()?, cron.process.pid());
     let [db, _] = site.db_dialled();

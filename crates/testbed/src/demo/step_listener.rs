@@ -23,6 +23,7 @@ const RULE: &str = "apiVersion: stolos.dev/v1\nkind: Policy\nmetadata: {namespac
      spec: {from: [app=report], to: [app=standby], ports: [tcp/7000-7999], action: allow}\n";
 
 fn run(site: &mut Site) -> Result<()> {
+    site.enforce()?;
     site.apply(RULE)?;
     site.wait_until_rolled_out()?;
     let client = site.workload("report")?.peer()?;

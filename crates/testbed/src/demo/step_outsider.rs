@@ -34,6 +34,7 @@ fn partner(addresses: &str) -> String {
 }
 
 fn run(site: &mut Site) -> Result<()> {
+    site.enforce()?;
     let outsider = site.world.outsider("partner", 100)?;
     let web = site.workload("web")?.addresses;
     let eu = &site.world.clusters[0];

@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use policy::reason::Reason;
 
-use super::site::{Site, say};
+use super::site::{SETTLE_LIMIT, Site, say};
 use super::{Ground, Step, views};
 use crate::peer::Peer;
+use crate::wait;
 use std::net::SocketAddr;
 
 pub(super) const STEP: Step = Step {
@@ -29,6 +30,7 @@ pub(super) const CRON_MAY_LEAVE: &str = "apiVersion: stolos.dev/v1\nkind: Policy
      spec: {from: [app=cron], to: ['app=db, @namespace=/acme/**'], ports: [tcp/6379], action: allow}\n";
 
 fn run(site: &mut Site) -> Result<()> {
+    site.enforce()?;
     let cron = site.workload("cron")?.peer()?;
     let own = refused_at(site, "eu-1-n1", &cron)?;
     say(&format!("cron asks db: connection refused after {own:?}, by its own side"));
@@ -46,8 +48,11 @@ fn refused_at(site: &Site, node: &str, cron: &Peer) -> Result<Duration> {
     for dialled in site.db_dialled() {
         let before = views::refused(site, node, Reason::DefaultDeny)?;
         slower = slower.max(refused(cron, dialled)?);
-        let after = views::refused(site, node, Reason::DefaultDeny)?;
-        ensure!(after >= before + TRIES as u64, "{node} has counted {} refusals of {TRIES}", after - before);
+        wait::until_succeeds("the refusals to be counted", SETTLE_LIMIT, || {
+            let counted = views::refused(site, node, Reason::DefaultDeny)? - before;
+            ensure!(counted >= TRIES as u64, "{node} has counted {counted} refusals of {TRIES}");
+            Ok(())
+        })?;
     }
     Ok(slower)
 }

@@ -14,6 +14,7 @@ pub(super) const STEP: Step =
 const FAST: Duration = Duration::from_secs(1);
 
 fn run(site: &mut Site) -> Result<()> {
+    site.enforce()?;
     let resolver = site.workload("resolver")?.addresses;
     for address in resolver.both() {
         let web = site.workload("web")?;

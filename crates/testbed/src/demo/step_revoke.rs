@@ -15,6 +15,7 @@ pub(super) const STEP: Step =
 const CUT_LIMIT: Duration = Duration::from_secs(5);
 
 fn run(site: &mut Site) -> Result<()> {
+    site.enforce()?;
     let web = site.workload("web")?.peer()?;
     let [db, _] = site.db_dialled();
     let live = web.connect(db, CUT_LIMIT)?.context("web reaches db")?;

@@ -17,6 +17,7 @@ pub(super) const STEP: Step = Step {
 };
 
 fn run(site: &mut Site) -> Result<()> {
+    site.enforce()?;
     site.kill_server();
     let outcome = without_server(site);
     // Whatever happened, the steps after this one need it.
