@@ -47,6 +47,7 @@ typedef _Bool bool;
 #define OPS_HDR_OPT_LEN_CB 14
 #define OPS_WRITE_HDR_OPT_CB 15
 #define OPS_FLAG_STATE (1 << 2)
+#define OPS_FLAGS_PARSE (1 << 4 | 1 << 5) /* all options, unknown options */
 #define OPS_FLAG_WRITE_HDR_OPT (1 << 6)
 #define WRITE_TCP_CURRENT_MSS 1
 #define WRITE_TCP_SYNACK_COOKIE 2
