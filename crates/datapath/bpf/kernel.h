@@ -310,6 +310,10 @@ struct tcp_sock {
 	void *fastopen_req;
 } KERNEL;
 
+struct udp_sock {
+	struct inet_sock inet;
+} KERNEL;
+
 struct seq_file;
 
 struct bpf_iter_meta {
@@ -322,4 +326,11 @@ struct bpf_iter__tcp {
 	MD_PTR(struct bpf_iter_meta *, meta);
 	MD_PTR(struct sock_common *, sk_common);
 	__u32 uid;
+} KERNEL;
+
+struct bpf_iter__udp {
+	MD_PTR(struct bpf_iter_meta *, meta);
+	MD_PTR(struct udp_sock *, udp_sk);
+	__u32 uid;
+	int bucket;
 } KERNEL;
