@@ -26,6 +26,37 @@ INLINE void remote_of_socket(const struct bpf_sock *sk, union addr *remote)
 	remote->w[3] = ONCE(sk->dst_ip6[3]);
 }
 
+/* A datagram of a connected socket: no hook sees it, and what its epoch allowed may be over. */
+INLINE int egress_udp(struct __sk_buff *skb, struct bpf_sock *sk, struct sock_state *st, const struct config *cfg)
+{
+	struct decision d = { .live = cfg->live, .proto = PROTO_UDP, .direction = EGRESS };
+	struct local *l = local_of(st->stamp);
+	struct flow_key key;
+	struct flow *flow;
+	union addr remote;
+	bool would;
+
+	if (!l || st->role == ROLE_EXEMPT || !sk->dst_port)
+		return 1;
+	d.stamp = st->stamp;
+	d.port = swap16(sk->dst_port);
+	if (is_dhcp(d.port) && is_dhcp(sk->src_port))
+		return 1;
+	remote_of_socket(sk, &remote);
+	flow_key_of(&key, bpf_get_socket_cookie(skb), &remote, d.port);
+	flow = flow_of(&key, d.live);
+	if (flow && (flow->live == d.live || (flow->direction == INGRESS && !(l->flags & L_REVOKED))))
+		return 1;
+	judge_sending(&d, cfg, l, &remote);
+	if (d.allow) {
+		flow_write(&key, &d);
+		return 1;
+	}
+	would = !d.judged && !(l->flags & L_ENFORCE) && d.reason != R_REVOKED;
+	count_denial(&d, would);
+	return would;
+}
+
 SEC("cgroup_skb/egress")
 int stolos_egress(struct __sk_buff *skb)
 {
@@ -39,11 +70,13 @@ int stolos_egress(struct __sk_buff *skb)
 	if (!cfg || !sk || !cfg->live)
 		return 1;
 	st = bpf_sk_storage_get(&socks, sk, 0, 0);
-	if (!st || st->live == cfg->live || !st->verified)
-		return 1;
-	if (st->role != ROLE_CLIENT && st->role != ROLE_SERVER)
+	if (!st || st->live == cfg->live)
 		return 1;
 	sk = bpf_sk_fullsock(sk);
+	if (sk && sk->protocol == PROTO_UDP)
+		return egress_udp(skb, sk, st, cfg);
+	if (!st->verified || (st->role != ROLE_CLIENT && st->role != ROLE_SERVER))
+		return 1;
 	l = local_of(st->stamp);
 	if (!l || !sk || flags_sent(skb) & (TCP_RST | TCP_SYN))
 		return 1;

@@ -133,7 +133,7 @@ INLINE int send_udp(struct bpf_sock_addr *ctx, const union addr *to)
 	d.stamp = st->stamp;
 	l = local_of(d.stamp);
 	d.port = swap16(ctx->user_port);
-	if (!l || is_dhcp(d.port))
+	if (!l || (is_dhcp(d.port) && is_dhcp(sk->src_port)))
 		return 1;
 	flow_key_of(&key, bpf_get_socket_cookie(ctx), to, d.port);
 	flow = flow_of(&key, d.live);
@@ -274,20 +274,27 @@ INLINE int refuse_socket(struct bpf_sock *sk, __u32 stamp, const struct local *l
 	return would;
 }
 
-/* Rules 8 and 15: what would carry data around the handshake is not opened. Ping's raw sockets are. */
+/* What the other programs judge, and ping's sockets, raw or not. */
+INLINE bool is_judged(__u32 type, __u32 protocol)
+{
+	if (protocol == PROTO_ICMP || protocol == PROTO_ICMPV6)
+		return type == SOCKET_DGRAM || type == SOCKET_RAW;
+	return (type == SOCKET_STREAM && protocol == PROTO_TCP) || (type == SOCKET_DGRAM && protocol == PROTO_UDP);
+}
+
+/* Rules 8 and 15: what would carry data around the handshake is not opened: MPTCP, raw sockets, SCTP, UDP-Lite, SMC. */
 SEC("cgroup/sock_create")
 int stolos_create(struct bpf_sock *sk)
 {
 	struct config *cfg = configuration();
 	__u32 stamp, protocol = sk->protocol;
-	bool raw = sk->type == SOCKET_RAW && protocol != PROTO_ICMP && protocol != PROTO_ICMPV6;
 	struct local *l;
 
-	if (!cfg || !cfg->live || (protocol != PROTO_MPTCP && !raw))
+	if (!cfg || !cfg->live || is_judged(sk->type, protocol))
 		return 1;
 	stamp = stamp_of_current(cfg);
 	l = local_of(stamp);
 	if (!l)
 		return 1;
-	return refuse_socket(sk, stamp, l, raw ? R_RAW_SOCKET : R_MPTCP, bpf_get_netns_cookie(sk));
+	return refuse_socket(sk, stamp, l, protocol == PROTO_MPTCP ? R_MPTCP : R_RAW_SOCKET, bpf_get_netns_cookie(sk));
 }

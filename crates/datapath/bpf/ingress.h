@@ -27,6 +27,8 @@ INLINE int older(struct __sk_buff *skb, struct sock_state *st, const struct conf
 INLINE int again(struct __sk_buff *skb, struct sock_state *st, const struct config *cfg, struct packet *p,
 		 struct decision *d, struct local *l)
 {
+	if (st->role == ROLE_UNMANAGED && !st->verified)
+		st->role = ROLE_OLDER; /* opened before its cgroup became a workload's */
 	if (st->role == ROLE_OLDER)
 		return older(skb, st, cfg, p, d, l);
 	if (!st->verified) {

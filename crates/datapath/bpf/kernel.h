@@ -47,6 +47,7 @@ typedef _Bool bool;
 #define OPS_HDR_OPT_LEN_CB 14
 #define OPS_WRITE_HDR_OPT_CB 15
 #define OPS_FLAG_STATE (1 << 2)
+#define OPS_FLAGS_PARSE (1 << 4 | 1 << 5) /* all options, unknown options */
 #define OPS_FLAG_WRITE_HDR_OPT (1 << 6)
 #define WRITE_TCP_CURRENT_MSS 1
 #define WRITE_TCP_SYNACK_COOKIE 2
@@ -309,6 +310,10 @@ struct tcp_sock {
 	void *fastopen_req;
 } KERNEL;
 
+struct udp_sock {
+	struct inet_sock inet;
+} KERNEL;
+
 struct seq_file;
 
 struct bpf_iter_meta {
@@ -321,4 +326,11 @@ struct bpf_iter__tcp {
 	MD_PTR(struct bpf_iter_meta *, meta);
 	MD_PTR(struct sock_common *, sk_common);
 	__u32 uid;
+} KERNEL;
+
+struct bpf_iter__udp {
+	MD_PTR(struct bpf_iter_meta *, meta);
+	MD_PTR(struct udp_sock *, udp_sk);
+	__u32 uid;
+	int bucket;
 } KERNEL;

@@ -56,12 +56,12 @@ INLINE int walk_one(struct packet *p)
 	p->at = at + len;
 	if (kind == 34)
 		p->fast_open = 1;
-	if (kind == OPTION_KIND && len >= 4) {
+	if ((kind == OPTION_KIND || kind == 254) && len >= 4) {
 		__u32 exid = (__u32)p->list[at + 2] << 8 | p->list[at + 3];
 
-		if (exid == 0xF989)
+		if (exid == 0xF989) /* as Fast Open was sent before it had a kind of its own; Linux still takes it */
 			p->fast_open = 1;
-		if (exid == OPTION_EXID) {
+		if (exid == OPTION_EXID && kind == OPTION_KIND) {
 			p->count += len == OPTION_LEN ? 1 : 2;
 			p->found = at;
 		}
@@ -130,12 +130,13 @@ NOINLINE int parse_network(struct __sk_buff *skb, struct packet *p, __u32 proto)
 	for (int i = 0; i < 6; i++) {
 		if (next == proto)
 			return off;
-		/* hop-by-hop, routing, destination options: eight octets times length plus one; authentication: four. */
-		if (next != 0 && next != 43 && next != 60 && next != 51)
+		/* hop-by-hop, routing, destination options: eight octets times length plus one; authentication: four;
+		 * the fragment header of a packet that is its only fragment: eight in all. */
+		if (next != 0 && next != 43 && next != 60 && next != 51 && next != 44)
 			return 0;
 		if (bpf_skb_load_bytes(skb, off, p->header, 2) < 0)
 			return 0;
-		off += next == 51 ? (p->header[1] + 2) * 4 : (p->header[1] + 1) * 8;
+		off += next == 44 ? 8 : next == 51 ? (p->header[1] + 2) * 4 : (p->header[1] + 1) * 8;
 		next = p->header[0];
 	}
 	return 0;

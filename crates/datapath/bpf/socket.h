@@ -117,9 +117,15 @@ INLINE void on_connect(struct bpf_sock_ops *ops, const struct config *cfg)
 	l = local_of(st->stamp);
 	if (!l || !(l->flags & L_PLACED) || !in_scope(ops, cfg))
 		return;
-	if (ops->bpf_sock_ops_cb_flags & OPS_FLAG_WRITE_HDR_OPT)
+	if (ops->bpf_sock_ops_cb_flags & (OPS_FLAG_WRITE_HDR_OPT | OPS_FLAGS_PARSE))
 		st->flags |= SF_WRITE_SHARED;
 	set_flags(ops, OPS_FLAG_WRITE_HDR_OPT, 0);
+}
+
+/* Writing is one flag for all programs of a socket. One that writes options also reads them: then the flag stays. */
+INLINE __u32 writing(const struct bpf_sock_ops *ops)
+{
+	return ops->bpf_sock_ops_cb_flags & OPS_FLAGS_PARSE ? 0 : OPS_FLAG_WRITE_HDR_OPT;
 }
 
 INLINE void on_active(struct bpf_sock_ops *ops)
@@ -130,7 +136,7 @@ INLINE void on_active(struct bpf_sock_ops *ops)
 	if (!st || st->role != ROLE_CLIENT)
 		return;
 	if (!(st->flags & (SF_LABELLED | SF_WRITE_SHARED)))
-		clear = OPS_FLAG_WRITE_HDR_OPT;
+		clear = writing(ops);
 	if (!st->verified || ops->rcv_nxt != st->server_isn + 1)
 		return;
 	st->live = st->verified;
@@ -171,14 +177,14 @@ INLINE void on_passive(struct bpf_sock_ops *ops, const struct config *cfg)
 		if (st->role != ROLE_EXEMPT)
 			st->role = ROLE_UNMANAGED;
 		st->live = cfg->live;
-		set_flags(ops, 0, OPS_FLAG_WRITE_HDR_OPT);
+		set_flags(ops, 0, writing(ops));
 		return;
 	}
 	st->role = ROLE_SERVER;
 	st->live = 0;
 	st->verified = 0;
 	if (!same_segment(ops, v)) {
-		set_flags(ops, 0, OPS_FLAG_WRITE_HDR_OPT);
+		set_flags(ops, 0, writing(ops));
 		return;
 	}
 	v->used = 0;
@@ -194,7 +200,7 @@ INLINE void on_passive(struct bpf_sock_ops *ops, const struct config *cfg)
 	st->reason = v->reason;
 	st->would_allow = v->would_allow;
 	st->peer_flags = v->peer_flags;
-	set_flags(ops, OPS_FLAG_STATE, OPS_FLAG_WRITE_HDR_OPT);
+	set_flags(ops, OPS_FLAG_STATE, writing(ops));
 	if (v->burns && burn_write(v->burn) == BURN_SEEN)
 		return; /* somebody was faster with the same ACK: no verdict for this one */
 	st->verified = v->live;
@@ -230,19 +236,89 @@ INLINE bool answered(const struct bpf_sock_ops *ops, const struct sock_state *st
 	return ops->rcv_nxt != st->server_isn + 1 || ops->snd_una != st->client_isn + 1;
 }
 
+/* A SYN-ACK that goes out bare, so that the client drops it: without a key to answer this node with, which is asked for
+ * (rule 11), or without room for the option. */
+NOINLINE int unlabelled_answer(const struct pending *e, __u8 reason, __u32 client_isn)
+{
+	struct decision d = { .proto = PROTO_TCP, .direction = INGRESS, .proof = PROOF_CLAIMED, .reason = reason };
+	struct event *event;
+
+	if (!e)
+		return 0;
+	d.peer = e->peer;
+	d.stamp = e->stamp;
+	d.port = e->local_port;
+	count_denial(&d, 0);
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event) {
+		stage(S_NOTICE_LOST);
+		return 0;
+	}
+	fill_event(event, &d, reason == R_KEY_UNKNOWN ? E_UNKNOWN : E_REFUSED, 0);
+	event->client_isn = client_isn;
+	event->generations = e->generation << 2;
+	event->remote = e->remote;
+	event->local.d[0] = 0;
+	event->local.d[1] = 0;
+	event->remote_port = e->remote_port;
+	event->local_port = e->local_port;
+	bpf_ringbuf_submit(event, RB_FORCE_WAKEUP);
+	return 0;
+}
+
+/* A SYN without room for the option (rule 7: MD5, AO, another program's). Outside the fleet it may go bare; inside, the
+ * caller is told at once. It leaves all the same, and proves nothing. */
+NOINLINE int no_space(struct bpf_sock_ops *ops, struct sock_state *st)
+{
+	struct decision d = { .proto = PROTO_TCP, .direction = EGRESS, .reason = R_NO_OPTION_SPACE };
+	struct config *cfg = configuration();
+	struct event *event;
+	struct local *l;
+	union addr to;
+	bool would;
+
+	if (!st || !cfg || st->flags & SF_NO_SPACE)
+		return 0;
+	st->flags |= SF_NO_SPACE;
+	l = local_of(st->stamp);
+	d.stamp = st->stamp;
+	d.port = remote_port_of(ops);
+	remote_of(ops, &to);
+	if (!l || (!place_of(&to, d.port, PROTO_TCP) && !(NETWORK_FLAGS(network_of(&to, cfg->live)) & N_FLEET)))
+		return 0;
+	would = !(l->flags & L_ENFORCE);
+	count_denial(&d, would);
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event) {
+		stage(S_NOTICE_LOST);
+		return 0;
+	}
+	fill_event(event, &d, E_REFUSED, would ? EF_WOULD : EF_RESET);
+	event->netns = ops->sk ? netns_of(ops->sk) : 0;
+	event->client_isn = ops->snd_una;
+	event->remote = to;
+	own_addr_of(ops, &event->local);
+	event->remote_port = d.port;
+	event->local_port = ops->local_port;
+	bpf_ringbuf_submit(event, RB_FORCE_WAKEUP);
+	return 0;
+}
+
 INLINE void on_length(struct bpf_sock_ops *ops, const struct config *cfg)
 {
 	struct sock_state *st;
+	struct pending *e;
 
 	if (!ops->is_fullsock) {
-		if (pending_of(ops, cfg) && bpf_reserve_hdr_opt(ops, OPTION_LEN, 0) < 0)
-			stage(S_STAGES + R_NO_OPTION_SPACE);
+		e = pending_of(ops, cfg);
+		if (e && bpf_reserve_hdr_opt(ops, OPTION_LEN, 0) < 0)
+			unlabelled_answer(e, R_NO_OPTION_SPACE, e->client_isn);
 		return;
 	}
 	if (ops->state == TCP_STATE_SYN_SENT) {
 		st = state_of(ops);
 		if (st && st->role == ROLE_CLIENT && bpf_reserve_hdr_opt(ops, OPTION_LEN, 0) < 0)
-			stage(S_STAGES + R_NO_OPTION_SPACE);
+			no_space(ops, st);
 		return;
 	}
 	st = state_of(ops);
@@ -250,7 +326,7 @@ INLINE void on_length(struct bpf_sock_ops *ops, const struct config *cfg)
 		return;
 	if (!(st->flags & SF_LABELLED) || answered(ops, st)) {
 		if (!(st->flags & SF_WRITE_SHARED) && ops->args[0] != WRITE_TCP_CURRENT_MSS)
-			set_flags(ops, 0, OPS_FLAG_WRITE_HDR_OPT);
+			set_flags(ops, 0, writing(ops));
 		return;
 	}
 	bpf_reserve_hdr_opt(ops, OPTION_LEN, 0);
@@ -270,35 +346,6 @@ NOINLINE int write_syn(struct bpf_sock_ops *ops, const struct config *cfg, const
 	opt[4] = mac >> 32;
 	if (bpf_store_hdr_opt(ops, opt, OPTION_LEN, 0) == 0)
 		stage(S_SYN_SENT);
-	return 0;
-}
-
-/* No key to answer this node with: the SYN-ACK goes out bare, the client drops it, and the key is asked for (rule 11). */
-NOINLINE int ask_for_key(const struct pending *e, __u32 client_isn)
-{
-	struct decision d = { .proto = PROTO_TCP, .direction = INGRESS, .proof = PROOF_CLAIMED, .reason = R_KEY_UNKNOWN };
-	struct event *event;
-
-	if (!e)
-		return 0;
-	d.peer = e->peer;
-	d.stamp = e->stamp;
-	d.port = e->local_port;
-	count_denial(&d, 0);
-	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
-	if (!event) {
-		stage(S_NOTICE_LOST);
-		return 0;
-	}
-	fill_event(event, &d, E_UNKNOWN, 0);
-	event->client_isn = client_isn;
-	event->generations = e->generation << 2;
-	event->remote = e->remote;
-	event->local.d[0] = 0;
-	event->local.d[1] = 0;
-	event->remote_port = e->remote_port;
-	event->local_port = e->local_port;
-	bpf_ringbuf_submit(event, RB_FORCE_WAKEUP);
 	return 0;
 }
 
@@ -328,7 +375,7 @@ NOINLINE int write_synack(struct bpf_sock_ops *ops, const struct config *cfg)
 	keys = bpf_map_lookup_elem(&nodes, &node);
 	pair = (cfg->own_generation & 3) << 2 | (e->generation & 3);
 	if (!keys || !(keys->valid & (1 << pair))) {
-		ask_for_key(e, in.client_isn);
+		unlabelled_answer(e, R_KEY_UNKNOWN, in.client_isn);
 		return 0;
 	}
 	option_fill(opt, MESSAGE_SYNACK, pair >> 2, pair & 3, e->flags, 0, in.t, (__u64)cfg->node << 16 | e->own_slot);
@@ -397,6 +444,32 @@ INLINE void on_write(struct bpf_sock_ops *ops, const struct config *cfg)
 		stage(S_ACK_SENT);
 }
 
+/* A socket that called before, or was judged as something else, starts anew as a listener. */
+INLINE void on_listen(struct bpf_sock_ops *ops)
+{
+	struct sock_state *st = state_of(ops);
+
+	if (st && st->role != ROLE_EXEMPT) {
+		st->role = ROLE_LISTENER;
+		st->live = 0;
+		st->verified = 0;
+		st->stamp_live = 0;
+	}
+	set_flags(ops, OPS_FLAG_WRITE_HDR_OPT, 0);
+}
+
+/* Until a state is live nothing is judged: what opens now is older than enforcement, and listeners learn to answer. */
+INLINE void before_live(struct bpf_sock_ops *ops, __u32 op)
+{
+	struct sock_state fresh = { .role = ROLE_OLDER };
+	struct bpf_sock *sk = ops->sk;
+
+	if (op == OPS_TCP_LISTEN_CB)
+		set_flags(ops, OPS_FLAG_WRITE_HDR_OPT, 0);
+	else if (sk && (op == OPS_ACTIVE_ESTABLISHED_CB || op == OPS_PASSIVE_ESTABLISHED_CB))
+		bpf_sk_storage_get(&socks, sk, &fresh, SK_STORAGE_CREATE);
+}
+
 SEC("sockops")
 int stolos_socket(struct bpf_sock_ops *ops)
 {
@@ -407,8 +480,12 @@ int stolos_socket(struct bpf_sock_ops *ops)
 	if (op < OPS_TCP_CONNECT_CB || (op > OPS_PASSIVE_ESTABLISHED_CB && op < OPS_STATE_CB))
 		return 1;
 	cfg = configuration();
-	if (!cfg || !cfg->live)
+	if (!cfg)
 		return 1;
+	if (!cfg->live) {
+		before_live(ops, op);
+		return 1;
+	}
 	switch (op) {
 	case OPS_TCP_CONNECT_CB:
 		on_connect(ops, cfg);
@@ -423,7 +500,7 @@ int stolos_socket(struct bpf_sock_ops *ops)
 		on_state(ops);
 		break;
 	case OPS_TCP_LISTEN_CB:
-		set_flags(ops, OPS_FLAG_WRITE_HDR_OPT, 0);
+		on_listen(ops);
 		break;
 	case OPS_HDR_OPT_LEN_CB:
 		on_length(ops, cfg);

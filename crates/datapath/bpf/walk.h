@@ -3,9 +3,9 @@
 #pragma once
 
 /* The stamp of the nearest workload around the cgroup in which a socket was created. */
-INLINE __u32 stamp_of_walked(const struct config *cfg, struct tcp_sock *tp)
+INLINE __u32 stamp_of_walked(const struct config *cfg, struct sock *sk)
 {
-	struct cgroup *cgroup = tp->inet_conn.icsk_inet.sk.sk_cgrp_data.cgroup;
+	struct cgroup *cgroup = sk->sk_cgrp_data.cgroup;
 
 	for (int level = 0; level < ANCESTORS_MAX && cgroup; level++) {
 		struct cgroup_subsys_state *parent;
@@ -21,9 +21,9 @@ INLINE __u32 stamp_of_walked(const struct config *cfg, struct tcp_sock *tp)
 	return cfg->host;
 }
 
-INLINE void ends_of_walked(struct tcp_sock *tp, union addr *remote, union addr *local)
+INLINE void ends_of_walked(struct sock *sk, union addr *remote, union addr *local)
 {
-	struct sock_common *c = &tp->inet_conn.icsk_inet.sk.__sk_common;
+	struct sock_common *c = &sk->__sk_common;
 
 	if (c->skc_family == FAMILY_INET) {
 		addr_v4(remote, c->skc_daddr);
@@ -41,9 +41,14 @@ INLINE __u8 state_of_walked(struct tcp_sock *tp)
 	return tp->inet_conn.icsk_inet.sk.__sk_common.skc_state;
 }
 
-INLINE __u16 port_of_walked(struct tcp_sock *tp)
+INLINE __u16 port_of_walked(struct sock *sk)
 {
-	return tp->inet_conn.icsk_inet.sk.__sk_common.skc_num;
+	return sk->__sk_common.skc_num;
+}
+
+INLINE __u16 remote_port_of_walked(struct sock *sk)
+{
+	return swap16(sk->__sk_common.skc_dport);
 }
 
 NOINLINE int write_listener(struct seq_file *seq, const struct listener *told)
@@ -59,12 +64,13 @@ NOINLINE int write_swept(struct seq_file *seq, const struct swept *told)
 /* Tells of one listener. */
 INLINE void tell_listener(struct seq_file *seq, const struct config *cfg, struct tcp_sock *tp, bool labels, bool repaired)
 {
+	struct sock *sk = &tp->inet_conn.icsk_inet.sk;
 	struct listener told = {};
 	union addr remote;
 
-	ends_of_walked(tp, &remote, &told.local);
-	told.stamp = stamp_of_walked(cfg, tp);
-	told.port = port_of_walked(tp);
+	ends_of_walked(sk, &remote, &told.local);
+	told.stamp = stamp_of_walked(cfg, sk);
+	told.port = port_of_walked(sk);
 	told.labels = labels;
 	told.repaired = repaired;
 	write_listener(seq, &told);

@@ -1,4 +1,4 @@
-//! Walks over the TCP sockets of a network namespace: sweep, repair, and the mark at the attach.
+//! Walks over the sockets of a network namespace: sweep, repair, and the mark at the attach.
 //!
 //! The kernel walks the namespace of the thread that opens the walk, so each runs on a short-lived thread of its own that
 //! enters the namespace first.
@@ -92,7 +92,7 @@ pub(crate) struct Walks {
 }
 
 struct Walk {
-    link: Link,
+    links: Vec<Link>,
     _object: Object,
 }
 
@@ -100,18 +100,19 @@ impl Walks {
     /// Loads each walk that is wanted and that the kernel takes.
     pub(crate) fn load(core: &Object, maps: &Path, wanted: impl Fn(&Feature) -> bool) -> Result<Self, LoadError> {
         let mark = program_of(core, "stolos_mark").attach().map_err(LoadError::Kernel)?;
-        let load = |feature: Feature, program: &str| {
+        let load = |feature: Feature, programs: &[&str]| {
             if !wanted(&feature) {
                 return None;
             }
             let object = load_optional(feature, maps)
                 .inspect_err(|error| tracing::info!(feature = feature.label(), %error, "not in this kernel"))
                 .ok()?;
-            let link = program_of(&object, program).attach().ok()?;
-            Some(Walk { link, _object: object })
+            let links =
+                programs.iter().map(|program| program_of(&object, program).attach().ok()).collect::<Option<_>>()?;
+            Some(Walk { links, _object: object })
         };
-        let sweep = load(Feature::SocketDestroy, "stolos_sweep");
-        let repair = load(Feature::ListenerRepair, "stolos_repair");
+        let sweep = load(Feature::SocketDestroy, &["stolos_sweep", "stolos_sweep_udp"]);
+        let repair = load(Feature::ListenerRepair, &["stolos_repair"]);
         Ok(Self { mark, sweep, repair })
     }
 
@@ -145,14 +146,18 @@ fn run<R: Plain>(link: &Link, netns: BorrowedFd<'_>) -> Result<Vec<R>, WalkError
 }
 
 impl Datapath {
-    /// Judges every connection of a namespace under what is live now, and destroys those that are refused.
+    /// Judges every TCP connection and every connected UDP socket of a namespace under what is live now, and destroys those
+    /// that are refused.
     ///
     /// One namespace per call; call it for each after an [`Datapath::apply`] that may refuse more than before, then
     /// [`Datapath::settled`]. Errors: [`WalkError::Absent`] before Linux 6.5: refused connections then only fall silent.
     pub fn sweep(&self, netns: BorrowedFd<'_>) -> Result<SweepReport, WalkError> {
         let walk = self.walks.sweep.as_ref().ok_or(WalkError::Absent(Feature::SocketDestroy))?;
-        let cut = run::<abi::Swept>(&walk.link, netns)?.iter().map(|raw| self.cut(raw)).collect();
-        Ok(SweepReport { cut })
+        let mut report = SweepReport::default();
+        for link in &walk.links {
+            report.cut.extend(run::<abi::Swept>(link, netns)?.iter().map(|raw| self.cut(raw)));
+        }
+        Ok(report)
     }
 
     /// Makes listeners that are older than the attach answer with identity (6.12), and tells of every listener.
@@ -160,7 +165,7 @@ impl Datapath {
     /// Errors: [`WalkError::Absent`] where the kernel cannot: ask [`Datapath::listeners`] which ones must be restarted.
     pub fn repair_listeners(&self, netns: BorrowedFd<'_>) -> Result<RepairReport, WalkError> {
         let walk = self.walks.repair.as_ref().ok_or(WalkError::Absent(Feature::ListenerRepair))?;
-        self.report(&walk.link, netns)
+        self.report(&walk.links[0], netns)
     }
 
     /// Every listening TCP socket of a namespace. Also marks its connections as older than the attach, until

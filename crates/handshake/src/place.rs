@@ -142,7 +142,11 @@ mod tests {
                 places.join(77, other);
                 let dialled = SocketAddr::new(address, 80);
                 assert_eq!(places.admits(dialled, own, workload(5, 5)), Ok(()), "{text} {target:?}");
-                assert_eq!(places.admits(dialled, other, workload(5, 5)), Err(PlaceError::Mismatch), "{text} {target:?}");
+                assert_eq!(
+                    places.admits(dialled, other, workload(5, 5)),
+                    Err(PlaceError::Mismatch),
+                    "{text} {target:?}"
+                );
                 assert!(places.may_come_from(address, own), "{text}");
             }
         }

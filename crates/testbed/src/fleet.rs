@@ -162,6 +162,12 @@ impl Fleet {
         self.workloads.iter_mut().filter(|member| member.at == at).for_each(|member| member.pending = pending);
     }
 
+    /// A workload of a class.
+    pub fn of_class(&self, name: &str) -> Option<WorkloadRef> {
+        let class = self.classes.get(name)?;
+        self.workloads.iter().find(|member| member.class == *class).map(|member| member.at)
+    }
+
     /// U of a workload.
     pub fn instance(&self, at: WorkloadRef) -> Option<Instance> {
         self.workloads.iter().find(|member| member.at == at).map(|member| member.instance)
@@ -209,7 +215,15 @@ impl Fleet {
         let slot = Slot(HOST_SLOT.0 + u16::try_from(used).expect("BUG: a handful of workloads"));
         let at = WorkloadRef { node, slot };
         let instance = Instance(rand::random());
-        self.workloads.push(Member { at, instance, class, cgroup_ids, own_addresses: own, revoked: false, pending: false });
+        self.workloads.push(Member {
+            at,
+            instance,
+            class,
+            cgroup_ids,
+            own_addresses: own,
+            revoked: false,
+            pending: false,
+        });
         at
     }
 

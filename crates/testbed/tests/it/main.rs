@@ -3,6 +3,7 @@
 //! One module per suite. Each test makes a `testbed::run::Run` of its own, so suites can run side by side; a suite that
 //! needs the machine for itself (timing, listings of the whole machine) begins with `testbed::run::alone()`.
 
+mod arena;
 mod guarded;
 mod netns_attacks;
 mod netns_bench;
@@ -11,5 +12,7 @@ mod netns_handshake;
 mod netns_home;
 mod netns_live;
 mod netns_refuse;
+mod netns_rules;
+mod netns_rules_node;
 mod netns_vectors;
 mod world;

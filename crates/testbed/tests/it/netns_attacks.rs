@@ -1,175 +1,25 @@
 //! Attackers with raw sockets against the real datapath: nothing is accepted, everything is counted to the unit.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use datapath::state::State;
-use datapath::{Datapath, Options};
-use handshake::model::Local;
-use handshake::option::{Flags, Message};
-use handshake::segment::{Segment, TcpFlags};
-use identity::ids::{Instance, WorkloadRef};
+use handshake::option::Message;
+use identity::ids::Instance;
 use policy::reason::Reason;
 use testbed::attack::flood::{self, Plan};
-use testbed::attack::oracle::{Oracle, option_of, tables_of};
 use testbed::attack::relay::Relay;
-use testbed::attack::speak::{Speaker, bare_ack};
-use testbed::attack::tap::Tap;
-use testbed::attack::{Attacker, Fate, Tally};
-use testbed::fleet::{Fleet, TCP};
-use testbed::node::{Node, Workload};
+use testbed::attack::speak::bare_ack;
+use testbed::attack::{Fate, Tally};
 use testbed::peer::script::Speak;
-use testbed::peer::{Listener, Peer};
 use testbed::run::Run;
 use testbed::wait;
 use testbed::world::World;
 
-const LIMIT: Duration = Duration::from_secs(5);
-/// Long enough for an attack, short of the test's patience.
-const GIVE_UP: Duration = Duration::from_millis(900);
+use crate::arena::{Arena, GIVE_UP, LIMIT, honest_only, silence};
+
 const CLOCK_SHIFT_NS: i64 = 275_000_000_000;
-
-/// Two protected nodes, a workload on each, and a third node, captured, with a pod from which the attacker sends.
-struct Arena {
-    run: Run,
-    client: End,
-    server: End,
-    captured: State,
-    /// A workload of the captured node that may reach the server, too.
-    spy: WorkloadRef,
-    attacker: Attacker,
-    attacker_pod: Workload,
-}
-
-/// One protected end.
-struct End {
-    node: Node,
-    workload: Workload,
-    peer: Peer,
-    at: WorkloadRef,
-    state: State,
-    datapath: Datapath,
-}
-
-impl End {
-    fn new(node: &Node, workload: Workload, at: WorkloadRef, state: State) -> Result<Self> {
-        let options = Options::new(node.cgroup().path(), node.bpffs()?.join("attacks"));
-        let mut datapath = Datapath::attach(options)?;
-        datapath.apply(&state)?;
-        let peer = workload.peer()?;
-        Ok(Self { node: node.clone(), workload, peer, at, state, datapath })
-    }
-
-    fn refused(&self) -> BTreeMap<Reason, u64> {
-        self.datapath.counters().refused
-    }
-
-    fn oracle(&self) -> Result<Oracle> {
-        Oracle::of(&self.state, self.at)
-    }
-
-    /// Waits until the counters have moved by what was sent, and says how they differ when they never do.
-    fn expect(&self, tally: &Tally, before: &BTreeMap<Reason, u64>) -> Result<()> {
-        wait::until("the counters", LIMIT, || tally.compare(before, &self.refused()).ok())
-            .or_else(|_| tally.compare(before, &self.refused()))
-    }
-}
-
-impl Arena {
-    fn build(name: &str) -> Result<Self> {
-        let run = Run::start(name)?;
-        let world = World::one_cluster(&run, 3)?;
-        let [a, b, c] = &world.clusters[0].nodes[..] else { panic!("three nodes were asked for") };
-        let (web, db, spy_workload) = (a.workload("web")?, b.workload("db")?, c.workload("spy")?);
-        let attacker_pod = c.pod("attacker", 133)?;
-        let mut fleet = Fleet::of(&world)?;
-        let (web_at, db_at) = (fleet.add(a, &web, "web")?, fleet.add(b, &db, "db")?);
-        let spy = fleet.add(c, &spy_workload, "web")?;
-        fleet.allow("web", "db", TCP, 1..=u16::MAX);
-        let client = End::new(a, web, web_at, fleet.state(a))?;
-        let server = End::new(b, db, db_at, fleet.state(b))?;
-        let captured = fleet.state(c);
-        let attacker = Attacker::new(attacker_pod.place().netns())?;
-        Ok(Self { run, client, server, captured, spy, attacker, attacker_pod })
-    }
-
-    fn families(&self) -> Vec<(IpAddr, IpAddr)> {
-        let [client, server] = [&self.client, &self.server].map(|end| end.workload.addresses().both());
-        client.into_iter().zip(server).collect()
-    }
-
-    /// Honest connections, listened in on: their SYNs, SYN-ACKs and ACKs, once each.
-    fn capture(&self, to: SocketAddr, connections: usize) -> Result<BTreeMap<Message, Vec<Segment>>> {
-        let tap = Tap::open(self.server.node.netns())?;
-        for _ in 0..connections {
-            self.client.peer.request(to, LIMIT)??;
-        }
-        wait::until("the captured handshakes", LIMIT, || {
-            let mut messages: BTreeMap<Message, Vec<Segment>> = BTreeMap::new();
-            for segment in tap.heard(|s| s.source == to || s.destination == to) {
-                let Ok(option) = option_of(&segment) else { continue };
-                let kept = messages.entry(option.fields.message).or_default();
-                // Bridge and port are two interfaces; a repeated option is the same proof.
-                if !kept.iter().any(|other| option_of(other).is_ok_and(|known| known == option)) {
-                    kept.push(segment);
-                }
-            }
-            let complete = |message| messages.get(&message).is_some_and(|kept| kept.len() >= connections);
-            [Message::Syn, Message::SynAck, Message::Ack].into_iter().all(complete).then_some(messages)
-        })
-    }
-
-    /// Other machines: some on the network, some far away.
-    fn sources(&self, v6: bool) -> Vec<IpAddr> {
-        let (near, far) = if v6 { ("fd00:a::", "2001:db8::") } else { ("10.0.0.", "203.0.113.") };
-        let near = (201..=220).map(|host: u8| if v6 { format!("{near}{host:x}") } else { format!("{near}{host}") });
-        let far = (1..=20).map(|host: u8| if v6 { format!("{far}{host:x}") } else { format!("{far}{host}") });
-        near.chain(far).map(|text| text.parse().expect("address")).collect()
-    }
-
-    fn plan(&self, seed: u64, count: usize, v6: bool) -> Plan {
-        Plan { seed, count, sources: self.sources(v6) }
-    }
-
-    /// A socket in SYN_SENT: a listener's port at which the server's firewall keeps silent. Gives its SYN.
-    fn waiting_at(&self, to: SocketAddr) -> Result<(Segment, std::thread::JoinHandle<Result<bool>>)> {
-        let tap = Tap::open(self.client.node.netns())?;
-        let peer = self.client.peer.clone();
-        let connecting = std::thread::spawn(move || Ok(peer.connect(to, GIVE_UP)?.is_ok()));
-        let syn = tap.wait("the SYN", LIMIT, |s| s.flags == TcpFlags::SYN && s.destination == to)?;
-        Ok((syn, connecting))
-    }
-
-    fn speaker(&self, says: WorkloadRef, instance: Instance) -> Result<Speaker> {
-        Ok(Speaker { tables: tables_of(&self.captured)?, says: Local { at: says, instance, flags: Flags::NONE } })
-    }
-
-    fn instance(&self, of: WorkloadRef) -> Instance {
-        let peer = self.captured.peers.iter().find(|peer| peer.at == of);
-        peer.expect("every workload is in every state").instance
-    }
-
-    /// From the attacker's pod to the server's listener.
-    fn pod_address(&self, to: SocketAddr, port: u16) -> SocketAddr {
-        let own = self.attacker_pod.addresses().both();
-        SocketAddr::new(own[usize::from(to.is_ipv6())], port)
-    }
-}
-
-fn silence(node: &Node, port: u16) -> Result<()> {
-    node.netns().nft(&format!(
-        "table inet firewall {{\n chain in {{\n type filter hook input priority 0\n tcp dport {port} drop\n }}\n }}\n"
-    ))
-}
-
-fn honest_only(listener: &Listener, client: IpAddr, honest: usize) -> Result<()> {
-    let accepted = listener.accepted()?;
-    assert!(accepted.iter().all(|from| from.ip() == client), "accepted from elsewhere: {accepted:?}");
-    assert_eq!(accepted.len(), honest, "every accepted connection was asked for by the client");
-    Ok(())
-}
 
 #[test]
 fn ten_thousand_replays_and_forgeries_none_accepted_counted_to_the_unit() -> Result<()> {

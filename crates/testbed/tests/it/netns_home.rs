@@ -146,7 +146,8 @@ fn rule_09_loopback_is_never_external_and_processes_in_no_workload_are_refused_w
     for to in ways_home(&node) {
         let before = guarded.refused(&node, Reason::FleetAddressPlain)?;
         assert!(inside.connect(to, SILENCE)?.is_err(), "{to}: a daemon that is nobody's");
-        let told: Vec<_> = guarded.events(&node)?.into_iter().filter(|e| matches!(e.kind, Kind::Refused { .. })).collect();
+        let told: Vec<_> =
+            guarded.events(&node)?.into_iter().filter(|e| matches!(e.kind, Kind::Refused { .. })).collect();
         assert!(!told.is_empty(), "{to}");
         for event in &told {
             assert_eq!(event.reason, Some(Reason::FleetAddressPlain), "{event:?}");
@@ -154,7 +155,10 @@ fn rule_09_loopback_is_never_external_and_processes_in_no_workload_are_refused_w
         }
         let after = guarded.refused(&node, Reason::FleetAddressPlain)?;
         assert!(after > before, "{to}: counted");
-        assert!(outside.connect(SocketAddr::new(to.ip(), PORT + 1), SILENCE)?.is_err(), "{to}: a caller that is nobody's");
+        assert!(
+            outside.connect(SocketAddr::new(to.ip(), PORT + 1), SILENCE)?.is_err(),
+            "{to}: a caller that is nobody's"
+        );
         assert!(guarded.refused(&node, Reason::FleetAddressPlain)? > after, "{to}: counted");
     }
     assert!(outside.udp_request(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT + 1), SILENCE)?.is_err());
@@ -202,7 +206,8 @@ fn rule_15_datagrams_between_workloads_of_a_node_are_judged_over_loopback() -> R
     let (asking, refused, serving) = (web.peer()?, cron.peer()?, dns.peer()?);
     let bound: [IpAddr; 3] = ["127.0.0.1", "127.9.9.9", "::1"].map(|text| text.parse().expect("an address"));
     bound.iter().try_for_each(|address| serving.udp_echo(*address, PORT).map(drop))?;
-    for to in [bound[0], bound[1], bound[2], Ipv4Addr::UNSPECIFIED.into()].map(|address| SocketAddr::new(address, PORT)) {
+    for to in [bound[0], bound[1], bound[2], Ipv4Addr::UNSPECIFIED.into()].map(|address| SocketAddr::new(address, PORT))
+    {
         let before = guarded.refused(&node, Reason::DefaultDeny)?;
         asking.udp_request(to, LIMIT)?.map_err(|failure| anyhow::anyhow!("{to}: {failure}"))?;
         assert_eq!(guarded.refused(&node, Reason::DefaultDeny)?, before, "{to}");

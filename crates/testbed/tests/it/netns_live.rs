@@ -175,7 +175,7 @@ fn a_listener_older_than_the_attach_is_repaired_in_place() -> Result<()> {
 }
 
 #[test]
-fn rule_7_a_connection_older_than_the_attach_lives_until_its_declared_end() -> Result<()> {
+fn rule_07_a_connection_older_than_the_attach_lives_until_its_declared_end() -> Result<()> {
     let pair = Pair::start("live-older")?;
     let [a, b] = pair.nodes();
     let (asking, serving) = (pair.web.peer()?, pair.db.peer()?);
