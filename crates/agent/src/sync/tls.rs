@@ -1,7 +1,6 @@
 //! TLS to the server: before enrolment by the authority's fingerprint in the join token, after it by the authority.
 
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -15,7 +14,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::enforce::Command;
+use crate::enforce::Commands;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +25,12 @@ pub enum ConnectError {
     /// Keys or certificates of this node cannot be used.
     #[error("this node's certificate cannot be used")]
     Credential(#[source] rustls::Error),
+    /// By this machine's clock the server's certificate is not valid yet.
+    #[error("this machine's clock is behind: the server's certificate is not valid yet; set the clock (UTC)")]
+    ClockBehind,
+    /// By this machine's clock the server's certificate is over.
+    #[error("the server's certificate is over, or this machine's clock is ahead; set the clock (UTC), or renew it")]
+    ClockAhead,
     /// Nobody answered, or not as the server should.
     #[error("no connection to the server: {}", chain(.0))]
     Transport(#[source] tonic::transport::Error),
@@ -86,7 +91,7 @@ fn with_h2(mut config: ClientConfig) -> ClientConfig {
 pub(super) async fn connect(
     url: &str,
     config: ClientConfig,
-    commands: Option<SyncSender<Command>>,
+    commands: Option<Commands>,
 ) -> Result<Channel, ConnectError> {
     let invalid = || ConnectError::Url(url.to_owned());
     let uri: Uri = url.parse().map_err(|_| invalid())?;
@@ -113,13 +118,34 @@ pub(super) async fn connect(
         .keep_alive_while_idle(true);
     let connected = tokio::time::timeout(CONNECT * 2, endpoint.connect_with_connector(connect)).await;
     match connected {
-        Ok(connected) => connected.map_err(ConnectError::Transport),
+        Ok(connected) => connected.map_err(failed),
         Err(_) => Err(ConnectError::Url(format!("{url} (no answer)"))),
     }
 }
 
+/// A certificate out of its time is about clocks, which nobody guesses from a transport error.
+fn failed(error: tonic::transport::Error) -> ConnectError {
+    use rustls::CertificateError as E;
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(inner) = cause {
+        // An I/O error hides what it carries: its source is the source of that.
+        let io = inner.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
+        let tls = inner.downcast_ref().or_else(|| io.and_then(|io| io.downcast_ref()));
+        match tls {
+            Some(rustls::Error::InvalidCertificate(E::NotValidYet | E::NotValidYetContext { .. })) => {
+                return ConnectError::ClockBehind;
+            }
+            Some(rustls::Error::InvalidCertificate(E::Expired | E::ExpiredContext { .. })) => {
+                return ConnectError::ClockAhead;
+            }
+            _ => cause = inner.source(),
+        }
+    }
+    ConnectError::Transport(error)
+}
+
 /// Tries every address of a name, in the order of the resolver.
-async fn dial(name: &str, port: u16, commands: Option<&SyncSender<Command>>) -> std::io::Result<TcpStream> {
+async fn dial(name: &str, port: u16, commands: Option<&Commands>) -> std::io::Result<TcpStream> {
     let mut failed = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
     for address in tokio::net::lookup_host((name, port)).await? {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
