@@ -25,6 +25,8 @@ enum Name {
     Handshake,
     /// Compile, decide, incremental change; time and memory
     Policy,
+    /// The agent's memory and processor time, and how fast a policy write is live in every kernel
+    Agent,
     /// Where the handshake's time goes: each kernel program per connection and per round trip
     Profile,
 }
@@ -41,6 +43,7 @@ pub(crate) fn bench(args: &Args) -> Result<bool> {
             return cargo(&run).args(flags).succeeds();
         }
         Name::Handshake => "bench-handshake",
+        Name::Agent => "bench-agent",
         Name::Profile => "bench-profile",
     };
     // They start the product and the load as programs of their own.

@@ -2,7 +2,7 @@
 //! can be workloads. Started by the benches.
 
 use anyhow::{Context as _, Result, bail};
-use testbed::bench::{load, nfqueue};
+use testbed::bench::{load, nfqueue, probe};
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -15,6 +15,7 @@ fn main() -> Result<()> {
             Ok(())
         }
         ["nfqueue"] => nfqueue::read(),
-        _ => bail!("usage: bench-load serve ADDR THREADS [CORE] | drive SLICE | nfqueue"),
+        ["probe", at] => probe::probe(at.parse()?),
+        _ => bail!("usage: bench-load serve ADDR THREADS [CORE] | drive SLICE | nfqueue | probe ADDR"),
     }
 }
