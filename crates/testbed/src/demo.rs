@@ -109,7 +109,7 @@ pub fn run(options: &Options) -> ExitCode {
 /// Passed and failed steps. An error: the fleet could not be brought up.
 fn tour(options: &Options) -> Result<(usize, usize)> {
     let alone = run::alone()?;
-    let before = Snapshot::take()?;
+    let before = Snapshot::settled()?;
     let run = alone.start("demo")?;
     let mut site = Site::build(&run, options)?;
     let chosen = |step: &&Step| options.steps.is_empty() || options.steps.contains(&step.number);

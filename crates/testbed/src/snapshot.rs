@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -12,6 +12,8 @@ use crate::{cgroup, process, wait};
 
 /// How long objects that the kernel frees in the background (programs, maps, namespaces) may take to go.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+/// A machine on which nothing came or went for so long is settled.
+const SETTLED_FOR: Duration = Duration::from_millis(1500);
 
 /// Listings by name; each line is one thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +24,20 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// As [`Snapshot::take`], once the kernel has freed in the background what earlier runs of this process left to it:
+    /// what goes away by itself is not there "before".
+    pub fn settled() -> Result<Self> {
+        let mut seen = (Self::take()?, Instant::now());
+        wait::until_ok("a machine on which nothing comes or goes", 3 * SETTLE_LIMIT, || {
+            let now = Self::take()?;
+            if now.lists != seen.0.lists {
+                seen = (now, Instant::now());
+            }
+            Ok((seen.1.elapsed() >= SETTLED_FOR).then_some(()))
+        })?;
+        Ok(seen.0)
+    }
+
     /// Takes the listings: bpf programs, maps and links, network namespaces, cgroups, packet filter rules, mounts, links
     /// of the machine's own namespace, and processes that carry a run's mark.
     pub fn take() -> Result<Self> {

@@ -58,7 +58,7 @@ enum Verb {
         #[arg(long, default_value_t = 30)]
         seconds: u32,
     },
-    /// Measures: `handshake` (root) or `policy`
+    /// Measures: `handshake`, `agent`, `profile` (root) or `policy`
     Bench(bench::Args),
     /// Writes the generated files anew
     Codegen,

@@ -9,11 +9,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rustix::net::sockopt::set_socket_linger;
-use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
+
+use super::affinity::pin;
 
 const MESSAGE: usize = 16;
 const BULK: usize = 256 << 10;
+/// A slice lasts until each thread has done so much, however loaded the machine is: the first round trip of a kept
+/// connection paid for the connection and is left out.
+const OPERATIONS_MIN: usize = 2;
 
 /// What a client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +44,9 @@ pub struct Slice {
     pub threads: usize,
     /// The only processor to run on.
     pub core: Option<usize>,
+    /// Operations begin so far apart on each thread; `None`: one right after the other.
+    #[serde(default)]
+    pub every: Option<Duration>,
 }
 
 /// What a slice of load measured.
@@ -53,14 +60,6 @@ pub struct Measured {
     pub p50_us: f64,
     /// The same.
     pub p99_us: f64,
-}
-
-/// Pins the calling thread, and all it starts from then on, to one processor.
-pub fn pin(core: Option<usize>) -> Result<()> {
-    let Some(core) = core else { return Ok(()) };
-    let mut set = CpuSet::new();
-    set.set(core);
-    sched_setaffinity(None, &set).with_context(|| format!("cannot run on processor {core}"))
 }
 
 /// Serves until killed, `threads` connections at a time. Says `ready` on standard output.
@@ -131,7 +130,11 @@ pub fn drive(slice: &Slice) -> Result<Measured> {
 fn operate(slice: &Slice, start: Instant) -> Result<Vec<u64>> {
     let mut latencies = Vec::with_capacity(1 << 16);
     let mut kept = None;
-    while start.elapsed() < slice.duration {
+    while start.elapsed() < slice.duration || latencies.len() < OPERATIONS_MIN {
+        if let Some(every) = slice.every {
+            let due = every * u32::try_from(latencies.len())?;
+            std::thread::sleep(due.saturating_sub(start.elapsed()));
+        }
         let began = Instant::now();
         let mut stream = match kept.take() {
             Some(stream) => stream,
@@ -145,8 +148,7 @@ fn operate(slice: &Slice, start: Instant) -> Result<Vec<u64>> {
             kept = Some(stream);
         }
     }
-    if kept.is_some() && !latencies.is_empty() {
-        // The first one paid for the connection.
+    if kept.is_some() {
         latencies.swap_remove(0);
     }
     Ok(latencies)
@@ -166,8 +168,11 @@ fn bulk(slice: &Slice) -> Result<Measured> {
     stream.write_all(&[b'B'; MESSAGE])?;
     let buffer = vec![0; BULK];
     let start = Instant::now();
-    while start.elapsed() < slice.duration {
+    loop {
         stream.write_all(&buffer)?;
+        if start.elapsed() >= slice.duration {
+            break;
+        }
     }
     stream.shutdown(Shutdown::Write)?;
     let mut total = [0; 8];

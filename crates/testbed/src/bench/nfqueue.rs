@@ -5,39 +5,29 @@ use anyhow::{Context as _, Result};
 use handshake::option::find;
 use handshake::segment::Segment;
 
-use crate::bench::load::pin;
 use crate::netns::Netns;
 
 /// Packets of a connection, counted both ways, that go to userspace: SYN, SYN-ACK, ACK.
 const PACKETS: &str = "0:3";
-/// Queue numbers: what comes in, and what goes out.
+/// The queue of each network namespace, for what comes in and what goes out.
 pub const QUEUE: u16 = 7;
 
-/// Sends the first packets to `port` and from it through the queue, in and out.
+/// Sends the first packets to these ports and from them through the queue, in and out, IPv4 and IPv6.
 pub fn install(netns: &Netns, ports: [u16; 2]) -> Result<()> {
-    change(netns, "-A", ports).context("the NFQUEUE contender needs iptables with connbytes and NFQUEUE")
-}
-
-/// Takes the rules away.
-pub fn remove(netns: &Netns, ports: [u16; 2]) -> Result<()> {
-    change(netns, "-D", ports)
-}
-
-fn change(netns: &Netns, verb: &str, ports: [u16; 2]) -> Result<()> {
     let (queue, ports) = (QUEUE.to_string(), format!("{},{}", ports[0], ports[1]));
-    for chain in ["INPUT", "OUTPUT"] {
-        let head = ["-w", verb, chain, "-p", "tcp", "-m", "multiport", "--ports", &ports];
+    for (program, chain) in ["iptables-nft", "ip6tables-nft"].into_iter().flat_map(|p| [(p, "INPUT"), (p, "OUTPUT")]) {
+        let head = ["-w", "-A", chain, "-p", "tcp", "-m", "multiport", "--ports", &ports];
         let first =
             ["-m", "connbytes", "--connbytes", PACKETS, "--connbytes-dir", "both", "--connbytes-mode", "packets"];
         let target = ["-j", "NFQUEUE", "--queue-num", &queue];
-        netns.output("iptables-nft", &[&head[..], &first, &target].concat())?;
+        let added = netns.output(program, &[&head[..], &first, &target].concat());
+        added.context("the NFQUEUE contender needs iptables with connbytes and NFQUEUE")?;
     }
     Ok(())
 }
 
 /// Reads the queue until killed. Says `ready` on standard output.
-pub fn read(core: Option<usize>) -> Result<()> {
-    pin(core)?;
+pub fn read() -> Result<()> {
     let mut queue = nfq::Queue::open().context("no netfilter queue (CAP_NET_ADMIN)")?;
     queue.bind(QUEUE)?;
     println!("ready");

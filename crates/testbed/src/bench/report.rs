@@ -42,6 +42,34 @@ pub struct Row {
     pub rounds: usize,
 }
 
+impl Row {
+    /// A figure that is compared to nothing: the median of `values`; 0 where there are none.
+    pub fn absolute(bench: &'static str, metric: &'static str, unit: &'static str, values: Vec<f64>) -> Self {
+        let rounds = values.len();
+        Self {
+            bench,
+            metric,
+            contender: "stolos",
+            baseline: None,
+            value: median(values).unwrap_or_default(),
+            unit,
+            ratio: None,
+            ratio_min: None,
+            ratio_max: None,
+            rounds,
+        }
+    }
+}
+
+/// What the figures are measured on: how many processors, and how busy they are before it begins.
+pub fn machine(bench: &'static str) -> Vec<Row> {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(f64::NAN);
+    let of = |metric, unit, value| Row { contender: "machine", ..Row::absolute(bench, metric, unit, vec![value]) };
+    vec![of("machine_cores", "cores", cores as f64), of("machine_load_1min", "processes", load)]
+}
+
 impl Samples {
     /// Notes one value.
     pub fn note(&mut self, metric: &'static str, contender: &'static str, round: u32, value: f64) {
@@ -93,18 +121,18 @@ pub fn json_lines(rows: &[Row]) -> Result<String> {
 /// A table for people.
 pub fn table(rows: &[Row]) -> String {
     let mut text = format!(
-        "{:26} {:9} {:>14} {:>16} {:>19} {:>7}\n",
+        "{:30} {:15} {:>14} {:>16} {:>19} {:>7}\n",
         "metric", "contender", "median", "ratio", "95 % of the median", "rounds"
     );
     for row in rows {
         let ratio = row.ratio.zip(row.baseline);
-        let ratio = ratio.map_or(String::from("1"), |(ratio, baseline)| format!("{ratio:.3} × {baseline}"));
+        let ratio = ratio.map_or(String::new(), |(ratio, baseline)| format!("{ratio:.3} × {baseline}"));
         let bounds = row.ratio_min.zip(row.ratio_max);
         let bounds = bounds.map_or(String::new(), |(low, high)| format!("{low:.3} – {high:.3}"));
         let value = format!("{:.1} {}", row.value, row.unit);
         let _ = writeln!(
             text,
-            "{:26} {:9} {value:>14} {ratio:>16} {bounds:>19} {:>7}",
+            "{:30} {:15} {value:>14} {ratio:>16} {bounds:>19} {:>7}",
             row.metric, row.contender, row.rounds
         );
     }
@@ -120,6 +148,12 @@ pub fn median(mut values: Vec<f64>) -> Option<f64> {
         n if n % 2 == 1 => Some(values[middle]),
         _ => Some((values[middle - 1] + values[middle]) / 2.0),
     }
+}
+
+/// The value below which `p` per cent of the others lie. `None` of nothing.
+pub fn percentile(mut values: Vec<f64>, p: usize) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) * p / 100).copied()
 }
 
 /// 95 % bootstrap interval of the median, from a fixed seed.

@@ -22,10 +22,13 @@ use crate::world::{Outsider, World};
 
 /// The port that target listens on.
 pub(super) const PORT: u16 = 5000;
+/// Dialled at the intruder's address, which is declared as a Service whose member is decoy.
+pub(super) const LURE: u16 = 5001;
 
 /// One cluster of two nodes with three workloads, an intruder in its network, and agents that enforce a state file.
 ///
-/// `caller`, a pod on the second node, may reach `target`, on the first node; `decoy` is another pod beside the caller.
+/// `caller`, a pod on the second node, may reach `target`, on the first node; `decoy` is another pod beside the caller, and
+/// the intruder has taken over a balancer that stands for it.
 pub(super) struct Lab {
     pub(super) world: World,
     pub(super) fleet: Fleet,
@@ -51,10 +54,12 @@ impl Lab {
         let mut fleet = Fleet::of(&world)?;
         let target_at = fleet.add(first, &target, "target")?;
         let caller_at = fleet.add(second, &caller, "caller")?;
-        fleet.add(second, &decoy, "decoy")?;
+        let decoy_at = fleet.add(second, &decoy, "decoy")?;
         fleet.allow("caller", "target", TCP, PORT..=PORT);
         fleet.allow("caller", "decoy", TCP, PORT..=PORT);
         let intruder = cluster.stranger("lab-intruder", 200)?;
+        // A balancer that somebody has taken over: it stands for decoy, as far as the fleet knows.
+        fleet.service(&intruder.addresses.both(), (TCP, LURE), PORT, &[decoy_at]);
         let agents = BTreeMap::new();
         let clock_shift = Duration::ZERO;
         let mut lab =

@@ -78,12 +78,16 @@ impl Running {
 impl Site {
     /// Builds the networks; nothing runs yet.
     pub fn build(run: &Run, options: &Options) -> Result<Self> {
-        let world = World::two_clusters(run)?;
+        Self::over(World::two_clusters(run)?, run, options.stolos.clone())
+    }
+
+    /// As [`Site::build`], over other networks: cluster `NAME` has the nodes `NAME-n1`, `NAME-n2`, …
+    pub fn over(world: World, run: &Run, stolos: PathBuf) -> Result<Self> {
         let server = world.outsider("server", SERVER_HOST)?;
         Ok(Self {
             world,
             server,
-            stolos: options.stolos.clone(),
+            stolos,
             server_process: None,
             agents: BTreeMap::new(),
             workloads: BTreeMap::new(),
@@ -98,15 +102,20 @@ impl Site {
         let (us, db) = (&self.world.clusters[1], self.node("us-1-n1")?.addresses());
         us.gateway.forward("tcp", DB_DIALLED, db, DB_PORT)?;
         say("two clusters, eu-1 and us-1, both 10.0.0.0/24 and fd00:a::/64, each behind a NAT gateway");
+        self.start(FLEET)?;
+        super::workloads::start(self)?;
+        self.wait_until_rolled_out()
+    }
+
+    /// Starts the server, applies `documents` (the clusters among them), and starts an agent on every node.
+    pub fn start(&mut self, documents: &str) -> Result<()> {
         self.init_server()?;
         self.start_server()?;
-        self.apply(FLEET)?;
+        self.apply(documents)?;
         for node in self.node_names() {
             self.join(&node)?;
             self.start_agent(&node)?;
         }
-        self.wait_until_rolled_out()?;
-        super::workloads::start(self)?;
         self.wait_until_rolled_out()
     }
 
@@ -127,6 +136,11 @@ impl Site {
 
     fn data(&self) -> String {
         self.server.place.dir().join("data").display().to_string()
+    }
+
+    /// The operator's credentials.
+    pub fn admin_config(&self) -> PathBuf {
+        Path::new(&self.data()).join("admin.yaml")
     }
 
     /// Starts the server and waits until it answers.
@@ -321,16 +335,15 @@ impl Site {
     }
 
     fn program(&self, arguments: &[&str]) -> Program {
-        let config = Path::new(&self.data()).join("admin.yaml");
-        Program::new(&self.stolos).args(arguments.iter().copied()).env("STOLOS_CONFIG", config).env("NO_COLOR", "1")
+        let program = Program::new(&self.stolos).args(arguments.iter().copied());
+        program.env("STOLOS_CONFIG", self.admin_config()).env("NO_COLOR", "1")
     }
 
     /// Tells which commands to try while everything stays up.
     pub fn invite(&self) {
         let enter = format!("nsenter --net={}", self.server.place.netns().path().display());
-        let config = Path::new(&self.data()).join("admin.yaml");
         println!("\nTry (the server is on a network of its own, hence nsenter):");
-        println!("  export STOLOS_CONFIG={}", config.display());
+        println!("  export STOLOS_CONFIG={}", self.admin_config().display());
         for verb in ["status", "flows --since 1m", "get workloads", "explain flow cron@eu-1 db@us-1:6379"] {
             println!("  {enter} {} {verb}", self.stolos.display());
         }

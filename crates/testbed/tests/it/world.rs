@@ -59,7 +59,7 @@ fn a_pod_has_an_address_of_its_own_and_reaches_other_nodes() -> Result<()> {
 #[test]
 fn a_finished_run_leaves_the_machine_as_it_was() -> Result<()> {
     let alone = run::alone()?;
-    let before = Snapshot::take()?;
+    let before = Snapshot::settled()?;
     let run = alone.start("clean")?;
     let world = World::two_clusters(&run)?;
     for node in world.nodes() {
@@ -81,7 +81,7 @@ fn a_killed_run_is_taken_down_by_the_next_start() -> Result<()> {
         return be_killed();
     }
     let alone = run::alone()?;
-    let before = Snapshot::take()?;
+    let before = Snapshot::settled()?;
     let mut again = Command::new(std::env::current_exe()?);
     again.args(["--exact", "world::a_killed_run_is_taken_down_by_the_next_start", "--nocapture"]);
     let mut victim = again.env(VICTIM, "1").stdout(Stdio::piped()).spawn()?;
