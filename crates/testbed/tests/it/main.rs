@@ -15,6 +15,7 @@ mod netns_live;
 mod netns_neighbour;
 mod netns_refuse;
 mod netns_rules;
+mod netns_rules_ends;
 mod netns_rules_node;
 mod netns_vectors;
 mod world;
