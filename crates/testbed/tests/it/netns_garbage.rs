@@ -220,7 +220,7 @@ fn check_reading(reading: &[u8], packet: &[u8]) -> Result<()> {
     ensure!((word(32), word(36)) == (segment.seq, segment.ack), "numbers");
     ensure!((half(64), half(66)) == (segment.source.port(), segment.destination.port()), "ports");
     ensure!(reading[68] == segment.flags.0, "flags");
-    ensure!((reading[71] != 0) == !segment.payload.is_empty(), "data");
+    ensure!((reading[71] == 0) == segment.payload.is_empty(), "data");
     ensure!((reading[70] != 0) == asks_fast_open(&segment.options), "fast open");
     match (reading[69], find(&segment.options)) {
         (0, Ok(None)) => {}
