@@ -1,47 +1,11 @@
 //! Compiles the kernel programs: the core, and an object for each optional walk, embedded by `src/object.rs`.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use libbpf_cargo::SkeletonBuilder;
-
-const OBJECTS: [&str; 3] = ["stolos", "sweep", "repair"];
-
-/// The compiler: `$STOLOS_CLANG`, else the first of these that runs.
-fn clang() -> PathBuf {
-    println!("cargo::rerun-if-env-changed=STOLOS_CLANG");
-    if let Some(path) = std::env::var_os("STOLOS_CLANG") {
-        return path.into();
-    }
-    let runs = |name: &&str| Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success());
-    match ["clang-19", "clang", "clang-18", "clang-17", "clang-16"].iter().find(|name| runs(name)) {
-        Some(name) => name.into(),
-        None => {
-            println!(
-                "cargo::error=the kernel programs need clang 16 or newer: run `apt-get install clang-19` (or set STOLOS_CLANG)"
-            );
-            std::process::exit(1);
-        }
-    }
-}
+#[path = "build/compile.rs"]
+mod compile;
 
 fn main() {
     let bpf = Path::new(env!("CARGO_MANIFEST_DIR")).join("bpf");
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let clang = clang();
-    println!("cargo::rerun-if-changed={}", bpf.display());
-    for name in OBJECTS {
-        let include = format!("-I{}", bpf.display());
-        let built = SkeletonBuilder::new()
-            .source(bpf.join(format!("{name}.bpf.c")))
-            .obj(out.join(format!("{name}.bpf.o")))
-            .clang(&clang)
-            .clang_args([include.as_str(), "-mcpu=v3", "-Wall", "-Werror"])
-            .build();
-        if let Err(error) = built {
-            println!("cargo::error=the kernel program {name}.bpf.c does not compile: {error:#}");
-            println!("cargo::error=needed: clang 16 or newer with the bpf target (`apt-get install clang-19`)");
-            std::process::exit(1);
-        }
-    }
+    compile::compile(&bpf, &["stolos", "sweep", "repair"], &bpf);
 }

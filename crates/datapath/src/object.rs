@@ -51,6 +51,12 @@ fn open(bytes: &'static [u8]) -> Result<OpenObject, LoadError> {
     ObjectBuilder::default().open_memory(bytes).map_err(LoadError::Open)
 }
 
+/// The core object, opened but not loaded.
+#[cfg(test)]
+pub(crate) fn core_object() -> Result<OpenObject, LoadError> {
+    open(&CORE.0)
+}
+
 /// Where a map is pinned.
 pub(crate) fn map_path(maps: &Path, name: &str) -> PathBuf {
     maps.join(name)

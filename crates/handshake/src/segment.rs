@@ -213,16 +213,19 @@ fn read_ipv6(packet: &[u8]) -> Result<(IpAddr, IpAddr, &[u8]), ReadError> {
     let length = usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
     let mut rest = packet[40..].get(..length).ok_or(ReadError::Length)?;
     let mut next = fixed[6];
-    // Hop-by-hop, routing and destination options; their length is in units of eight bytes beyond the first.
-    while matches!(next, 0 | 43 | 60) {
-        let (following, units) = (*rest.first().ok_or(ReadError::Length)?, *rest.get(1).ok_or(ReadError::Length)?);
-        rest = rest.get((usize::from(units) + 1) * 8..).ok_or(ReadError::Length)?;
-        next = following;
-    }
-    match next {
-        TCP => {}
-        44 => return Err(ReadError::Fragment),
-        other => return Err(ReadError::Protocol(other)),
+    while next != TCP {
+        let head: &[u8; 4] = rest.first_chunk().ok_or(ReadError::Length)?;
+        let length = match next {
+            // Hop-by-hop, routing and destination options: units of eight bytes beyond the first. Authentication: of four.
+            0 | 43 | 60 => (usize::from(head[1]) + 1) * 8,
+            51 => (usize::from(head[1]) + 2) * 4,
+            // A packet's only fragment: no offset, none to follow.
+            44 if u16::from_be_bytes([head[2], head[3]]) & 0xFFF9 == 0 => 8,
+            44 => return Err(ReadError::Fragment),
+            other => return Err(ReadError::Protocol(other)),
+        };
+        next = head[0];
+        rest = rest.get(length..).ok_or(ReadError::Length)?;
     }
     let address = |at: usize| {
         let mut octets = [0; 16];

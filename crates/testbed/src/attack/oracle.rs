@@ -71,7 +71,7 @@ impl Oracle {
     /// What a SYN at the listening victim meets. `None`: unlabelled, so that external rules decide.
     pub fn fate_of_syn(&self, syn: &Segment) -> Option<Fate> {
         let option = find(&syn.options);
-        let carries_data = !syn.payload.is_empty() || kinds(&syn.options).contains(&FAST_OPEN);
+        let carries_data = !syn.payload.is_empty() || asks_fast_open(&syn.options);
         let source = syn.source.ip();
         let arriving = ArrivingSyn { option, isn: syn.seq, source, carries_data, at_syn_sent: false };
         match model::verify_syn(&self.tables, &arriving, self.now()) {
@@ -119,17 +119,21 @@ fn fate<P>(verified: Result<P, Refusal>) -> Fate {
     }
 }
 
-fn kinds(options: &[u8]) -> Vec<u8> {
-    let (mut kinds, mut rest) = (Vec::new(), options);
+/// Fast Open by its own kind, or by the experiment's number before it had one; as far as the list can be read.
+pub fn asks_fast_open(options: &[u8]) -> bool {
+    let mut rest = options;
     while let [kind, after @ ..] = rest {
         let length = if *kind <= 1 { 1 } else { usize::from(after.first().copied().unwrap_or(0)) };
-        if *kind == 0 || length == 0 || length > rest.len() {
+        if *kind == 0 || *kind > 1 && length < 2 || length > rest.len() {
             break;
         }
-        kinds.push(*kind);
+        let experiment = matches!(rest, [253 | 254, 4..=u8::MAX, 0xF9, 0x89, ..]);
+        if *kind == FAST_OPEN || experiment {
+            return true;
+        }
         rest = &rest[length..];
     }
-    kinds
+    false
 }
 
 /// What a node that enforces `state` knows of the handshake. A captured node's tables are these, too.
