@@ -1,10 +1,13 @@
 //! The thread that owns the datapath. Everybody else says what is to be done over a bounded channel and hears what happened
 //! over another; so all of the agent but this file works without a kernel.
 //!
-//! Refused connections are answered here, at once, without asking anybody.
+//! Refused connections are answered here, at once, without asking anybody. The thread sleeps until a command or a record
+//! that wakes comes; openings and closings, which do not wake, are looked for as often as there were any.
+
+mod command;
 
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,19 +20,21 @@ use datapath::walk::{Cut, WalkError};
 use datapath::{AttachError, Datapath, Options};
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::command::Commands;
+use self::command::{Inbox, channel};
 use crate::view::Counted;
 use crate::workload::namespaces::Namespace;
 
-/// Commands that wait for the thread.
-const COMMANDS_MAX: usize = 32;
 /// Reports that wait for the node.
 pub const REPORTS_MAX: usize = 256;
 /// Most records of one report.
 const RECORDS_MAX: usize = 1024;
-/// How long the thread waits for records before it looks at its commands.
-const POLL: Duration = Duration::from_millis(10);
 /// Most refusals that wait for their namespace.
 const UNANSWERED_MAX: usize = 64;
+/// Records are looked for after this time while there are some.
+const POLL_BUSY: Duration = Duration::from_millis(10);
+/// And after this one at most while there are none: a burst that begins meanwhile must find room in the ring.
+const POLL_IDLE: Duration = Duration::from_millis(50);
 /// Counting a map's entries walks all of them: once in so many readings.
 const CAPACITIES_EVERY: u64 = 15;
 
@@ -121,7 +126,7 @@ pub struct Attachment {
 /// The thread's two ends.
 #[derive(Debug)]
 pub struct Enforcer {
-    commands: SyncSender<Command>,
+    commands: Commands,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -133,7 +138,7 @@ impl Enforcer {
     ) -> Result<(Self, Option<Attachment>, mpsc::Receiver<Report>), AttachError> {
         let datapath = if attached { Some(Datapath::attach(options.clone())?) } else { None };
         let attachment = datapath.as_ref().map(Attachment::of);
-        let (commands, inbox) = sync_channel(COMMANDS_MAX);
+        let (commands, inbox) = channel().map_err(AttachError::Page)?;
         let (reports, outbox) = mpsc::channel(REPORTS_MAX);
         let mut owner = Owner {
             unmarked: attachment.as_ref().is_some_and(|attachment| !attachment.taken_over),
@@ -147,6 +152,7 @@ impl Enforcer {
             lost: 0,
             readings: 0,
             capacities: Vec::new(),
+            pause: POLL_BUSY,
         };
         let thread = std::thread::Builder::new().name("datapath".to_owned()).spawn(move || owner.run(&inbox));
         let thread = thread.map_err(AttachError::Page)?;
@@ -155,23 +161,23 @@ impl Enforcer {
 
     /// A thread that is none: commands go to the returned receiver. For tests of the rest.
     pub fn unattached() -> (Self, Receiver<Command>) {
-        let (commands, inbox) = sync_channel(COMMANDS_MAX);
-        (Self { commands, thread: None }, inbox)
+        let (commands, inbox) = channel().expect("BUG: a test without descriptors");
+        (Self { commands, thread: None }, inbox.queue)
     }
 
     /// Says what to do. `false`: the thread is busy with as many commands as it takes; say it again later.
     pub fn send(&self, command: Command) -> bool {
-        self.commands.try_send(command).is_ok()
+        self.commands.send(command)
     }
 
     /// Another way to give commands: for sockets to be left alone.
-    pub fn commands(&self) -> SyncSender<Command> {
+    pub fn commands(&self) -> Commands {
         self.commands.clone()
     }
 
     /// Ends the thread and waits for it; what is in the kernel stays in force.
     pub fn stop(mut self) {
-        let _ = self.commands.send(Command::Stop);
+        self.commands.send_last(Command::Stop);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -200,23 +206,31 @@ struct Owner {
     capacities: Vec<MapUse>,
     /// Sockets older than a fresh attach are still to be marked.
     unmarked: bool,
+    /// How long to wait for what does not wake.
+    pause: Duration,
 }
 
 impl Owner {
-    fn run(&mut self, commands: &Receiver<Command>) {
+    fn run(&mut self, inbox: &Inbox) {
         loop {
-            let command = match &self.datapath {
-                Some(_) => commands.try_recv(),
-                None => commands.recv_timeout(Duration::from_secs(1)).map_err(|error| match error {
-                    RecvTimeoutError::Timeout => TryRecvError::Empty,
-                    RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
-                }),
-            };
-            match command {
+            match inbox.take() {
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return,
                 Ok(command) => self.perform(command),
-                Err(TryRecvError::Empty) => self.poll(),
+                Err(TryRecvError::Empty) => {
+                    self.poll();
+                    self.wait(inbox);
+                }
             }
+        }
+    }
+
+    /// Without programs there is nothing to look for, only commands to wait for.
+    fn wait(&mut self, inbox: &Inbox) {
+        let events = self.datapath.as_ref().map(Datapath::events_fd);
+        let limit = events.as_ref().map(|_| self.pause);
+        if let Err(error) = inbox.wait(events, limit) {
+            tracing::error!(%error, "the kernel's records are looked for by time only");
+            std::thread::sleep(POLL_BUSY);
         }
     }
 
@@ -380,7 +394,7 @@ impl Owner {
         let mut records = Vec::new();
         let (refuser, unanswered) = (&self.refuser, &mut self.unanswered);
         let before = unanswered.len();
-        let polled = datapath.poll_events(POLL, |event| {
+        let polled = datapath.poll_events(Duration::ZERO, |event| {
             answer(refuser, &event, unanswered);
             if records.len() < RECORDS_MAX {
                 records.push(event);
@@ -390,11 +404,12 @@ impl Owner {
         });
         if let Err(error) = polled {
             tracing::error!(%error, "records of the kernel cannot be read");
-            std::thread::sleep(POLL);
+            std::thread::sleep(POLL_BUSY);
         }
         if self.unanswered.len() > before {
             self.report(Report::NamespaceUnknown);
         }
+        self.pause = if records.is_empty() { (self.pause * 2).min(POLL_IDLE) } else { POLL_BUSY };
         if !records.is_empty() {
             self.report(Report::Records(records));
         }

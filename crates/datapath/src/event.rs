@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -175,6 +176,14 @@ impl Datapath {
             }
         }
         Ok(count)
+    }
+
+    /// Readable when a record that wakes has come: for a reader that waits for other things, too.
+    pub fn events_fd(&self) -> BorrowedFd<'_> {
+        let fd = self.events.ring.epoll_fd();
+        // SAFETY: the descriptor is the ring's own, open and the same until the ring is dropped, which `self` outlives. The
+        // library gives it as a number only.
+        unsafe { BorrowedFd::borrow_raw(fd) }
     }
 
     /// cgroup ids of the local workload with this stamp.

@@ -1,7 +1,6 @@
 //! The Sync stream: kept up, with jittered back-off between attempts.
 
 use std::os::fd::OwnedFd;
-use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use api::sync::sync_client::SyncClient;
@@ -15,7 +14,7 @@ use tonic::Status;
 use super::credential::Credential;
 use super::tls::{self, ConnectError};
 use crate::config::Timers;
-use crate::enforce::Command;
+use crate::enforce::{Command, Commands};
 
 /// Messages that wait for the network; a node that would exceed it drops the stream and says everything anew.
 pub const OUTGOING_MAX: usize = 256;
@@ -66,7 +65,7 @@ pub struct Way {
     /// Who this node is.
     pub credential: Credential,
     /// The datapath's thread: the agent's own sockets are left alone by the programs.
-    pub commands: SyncSender<Command>,
+    pub commands: Commands,
     /// Pauses.
     pub timers: Timers,
 }
@@ -134,10 +133,10 @@ async fn try_stream(way: &Way, node: &mpsc::Sender<FromServer>) -> Result<(), En
 }
 
 /// Has the datapath leave a socket alone before it connects.
-pub(super) async fn exempt(commands: &SyncSender<Command>, socket: &impl std::os::fd::AsFd) {
+pub(super) async fn exempt(commands: &Commands, socket: &impl std::os::fd::AsFd) {
     let Ok(socket): Result<OwnedFd, _> = socket.as_fd().try_clone_to_owned() else { return };
     let (done, exempted) = tokio::sync::oneshot::channel();
-    if commands.try_send(Command::Exempt(socket, done)).is_ok() {
+    if commands.send(Command::Exempt(socket, done)) {
         // An error is the sender dropped, which is how "done" is said.
         let _ = tokio::time::timeout(EXEMPT, exempted).await;
     }

@@ -1,7 +1,6 @@
 //! TLS to the server: before enrolment by the authority's fingerprint in the join token, after it by the authority.
 
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -15,7 +14,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::enforce::Command;
+use crate::enforce::Commands;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +85,7 @@ fn with_h2(mut config: ClientConfig) -> ClientConfig {
 pub(super) async fn connect(
     url: &str,
     config: ClientConfig,
-    commands: Option<SyncSender<Command>>,
+    commands: Option<Commands>,
 ) -> Result<Channel, ConnectError> {
     let invalid = || ConnectError::Url(url.to_owned());
     let uri: Uri = url.parse().map_err(|_| invalid())?;
@@ -119,7 +118,7 @@ pub(super) async fn connect(
 }
 
 /// Tries every address of a name, in the order of the resolver.
-async fn dial(name: &str, port: u16, commands: Option<&SyncSender<Command>>) -> std::io::Result<TcpStream> {
+async fn dial(name: &str, port: u16, commands: Option<&Commands>) -> std::io::Result<TcpStream> {
     let mut failed = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
     for address in tokio::net::lookup_host((name, port)).await? {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
