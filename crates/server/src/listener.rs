@@ -27,6 +27,10 @@ use crate::secret::Secrets;
 
 /// Most connections at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 8192;
+/// Of those, most without a client certificate: nodes that enrol, and probes of health.
+const ANONYMOUS_MAX: usize = 1024;
+/// How long a connection without a client certificate may last. Enrolment takes a second.
+const ANONYMOUS_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take to send a request's head.
@@ -83,6 +87,7 @@ impl Routers {
 pub(crate) async fn serve(listener: TcpListener, tls: ServerConfig, routers: Routers, control: Shared) {
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let anonymous = Arc::new(Semaphore::new(ANONYMOUS_MAX));
     let tasks = TaskTracker::new();
     let stopping = control.stopping.clone();
     loop {
@@ -103,9 +108,10 @@ pub(crate) async fn serve(listener: TcpListener, tls: ServerConfig, routers: Rou
             }
         };
         let (acceptor, routers, control) = (acceptor.clone(), routers.clone(), control.clone());
+        let anonymous = anonymous.clone();
         tasks.spawn(async move {
             let _slot = slot;
-            connection(stream, peer, acceptor, routers, control).await;
+            connection(stream, peer, acceptor, routers, control, &anonymous).await;
         });
     }
     drop(listener);
@@ -115,7 +121,14 @@ pub(crate) async fn serve(listener: TcpListener, tls: ServerConfig, routers: Rou
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, routers: Routers, control: Shared) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: TlsAcceptor,
+    routers: Routers,
+    control: Shared,
+    anonymous: &Semaphore,
+) {
     // Deltas and answers are small and awaited.
     let _ = stream.set_nodelay(true);
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
@@ -135,6 +148,12 @@ async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, 
             return;
         }
     };
+    // Whoever shows no certificate cannot hold the places of those who have one.
+    let (_place, limit) = match (&caller, anonymous.try_acquire()) {
+        (Caller::Anonymous, Ok(place)) => (Some(place), Some(ANONYMOUS_TIMEOUT)),
+        (Caller::Anonymous, Err(_)) => return debug!(%peer, "too many connections without a certificate"),
+        (Caller::Admin(_) | Caller::Node(_), _) => (None, None),
+    };
     control.metrics.connections.inc();
     let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
         let mut request = request.map(Body::new);
@@ -143,8 +162,9 @@ async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, 
         routers.of(&request).oneshot(request)
     });
     let builder = http_builder();
-    let served = builder.serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = until_drained(served, &control.stopping).await {
+    let served = until_drained(builder.serve_connection(TokioIo::new(stream), service), &control.stopping);
+    let served = tokio::time::timeout(limit.unwrap_or(Duration::MAX), served).await;
+    if let Ok(Err(error)) = served {
         debug!(%peer, %error, "connection ended");
     }
     control.metrics.connections.dec();

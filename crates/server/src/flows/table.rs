@@ -14,12 +14,13 @@ use serde::{Deserialize, Serialize};
 use crate::fleet::{Fleet, WorkloadEntry};
 use crate::registry::report::shown;
 
-/// Most rows; the oldest are forgotten first.
+/// Most rows. Beyond, the oldest of the node that reported the most are forgotten first, so that no node can push out
+/// what the others saw.
 pub const ROWS_MAX: usize = 20_000;
 /// Rows that were not seen for so long are forgotten.
 pub const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Reports of one batch that are looked at.
-const BATCH_MAX: usize = 10_000;
+/// Reports of one batch that are looked at; agents send a quarter of it.
+const BATCH_MAX: usize = 2048;
 /// Reports of the same connection are joined when they are at most so far apart.
 const JOIN_GAP: Duration = Duration::from_secs(600);
 /// Aggregates of the same refusal go into one row while they are at most so far apart.
@@ -34,6 +35,9 @@ pub struct Row {
     shown: FlowRow,
     egress: Option<Part>,
     ingress: Option<Part>,
+    /// The number of the node that reported it first; 0 in rows that an earlier version stored.
+    #[serde(default)]
+    reporter: u32,
     /// The table's version when it last changed.
     #[serde(skip)]
     version: u64,
@@ -85,6 +89,8 @@ pub struct Due {
 pub struct Table {
     rows: BTreeMap<u64, Row>,
     by_key: HashMap<JoinKey, u64>,
+    /// Row numbers by the node that reported them first.
+    by_reporter: BTreeMap<u32, BTreeSet<u64>>,
     /// Row numbers by the version of their last change.
     by_version: BTreeMap<u64, u64>,
     version: u64,
@@ -168,7 +174,7 @@ impl Table {
             }
             None => {
                 self.last_id += 1;
-                report.new_row(self.last_id)
+                report.new_row(self.last_id, node)
             }
         };
         row.add(report);
@@ -181,24 +187,36 @@ impl Table {
         row.version = self.version;
         self.by_version.insert(self.version, row.id());
         self.by_key.insert(row.key.clone(), row.id());
+        self.by_reporter.entry(row.reporter).or_default().insert(row.id());
         self.rows.insert(row.id(), row);
     }
 
     /// Keeps the bounds: rows are numbered by time, so the first ones are the oldest.
     fn forget(&mut self, now: Timestamp) {
-        while let Some((id, row)) = self.rows.first_key_value() {
-            if self.rows.len() <= ROWS_MAX && row.shown.last + AGE_MAX >= now {
-                return;
-            }
-            let (id, key, version) = (*id, row.key.clone(), row.version);
-            self.rows.remove(&id);
-            self.by_version.remove(&version);
-            if self.by_key.get(&key) == Some(&id) {
-                self.by_key.remove(&key);
-            }
-            self.due_rows.remove(&id);
-            self.due_forgotten.insert(id);
+        while let Some((id, _)) = self.rows.first_key_value().filter(|(_, row)| row.shown.last + AGE_MAX < now) {
+            self.forget_row(*id);
         }
+        while self.rows.len() > ROWS_MAX {
+            let most = self.by_reporter.values().max_by_key(|rows| rows.len());
+            let Some(id) = most.and_then(|rows| rows.first().copied()) else { return };
+            self.forget_row(id);
+        }
+    }
+
+    fn forget_row(&mut self, id: u64) {
+        let Some(row) = self.rows.remove(&id) else { return };
+        self.by_version.remove(&row.version);
+        if self.by_key.get(&row.key) == Some(&id) {
+            self.by_key.remove(&row.key);
+        }
+        if let Some(of_reporter) = self.by_reporter.get_mut(&row.reporter) {
+            of_reporter.remove(&id);
+            if of_reporter.is_empty() {
+                self.by_reporter.remove(&row.reporter);
+            }
+        }
+        self.due_rows.remove(&id);
+        self.due_forgotten.insert(id);
     }
 
     /// Takes what has to be written.
@@ -317,7 +335,7 @@ impl Report {
         Some(Self { key, side, part, client, server, first, last: last.max(first) })
     }
 
-    fn new_row(&self, id: u64) -> Row {
+    fn new_row(&self, id: u64, reporter: NodeId) -> Row {
         let shown = FlowRow {
             id,
             client: self.client.clone(),
@@ -337,7 +355,8 @@ impl Report {
             last: self.last,
             closed: false,
         };
-        Row { key: self.key.clone(), shown, egress: None, ingress: None, version: 0 }
+        let reporter = reporter.get();
+        Row { key: self.key.clone(), shown, egress: None, ingress: None, reporter, version: 0 }
     }
 }
 

@@ -157,7 +157,11 @@ impl Registry {
         let now = self.now();
         let mut transaction = self.store.begin().await?;
         let hash = hash(request.secret);
-        let mut token = usable_token(&mut transaction, &hash, now).await?;
+        // Anybody can ask: whoever has no token does not get in the way of those who write.
+        let stored = self.store.record(TOKENS, &hash).await?;
+        usable(stored.map(|value| decode(TOKENS, &hash, &value)).transpose()?, now)?;
+        let mut transaction = self.store.begin().await?;
+        let mut token = usable(get(&mut transaction, TOKENS, &hash).await?, now)?;
         let cluster = ObjectKey::new(ClusterSpec::KIND, "/", &token.cluster);
         let cluster = transaction.get(&cluster).await?.filter(|_| !self.fleet().is_cluster_revoked(&token.cluster));
         let grant: Option<ClusterSpec> = cluster.and_then(|object| serde_json::from_value(object.spec).ok());
@@ -282,17 +286,15 @@ impl Registry {
     }
 }
 
-async fn usable_token(transaction: &mut Transaction, hash: &str, now: Timestamp) -> Result<Token, EnrolError> {
-    let token: Option<Token> = get(transaction, TOKENS, hash).await?;
-    let refused = match &token {
-        None => Refused::new(&code::TOKEN_UNKNOWN, "the join token is not known to this server"),
-        Some(t) if t.spent.is_some() => Refused::new(&code::TOKEN_SPENT, "the join token was used already"),
+fn usable(token: Option<Token>, now: Timestamp) -> Result<Token, Refused> {
+    match token {
+        None => Err(Refused::new(&code::TOKEN_UNKNOWN, "the join token is not known to this server")),
+        Some(t) if t.spent.is_some() => Err(Refused::new(&code::TOKEN_SPENT, "the join token was used already")),
         Some(t) if t.expires <= now => {
-            Refused::new(&code::TOKEN_EXPIRED, format!("the join token expired at {}", t.expires))
+            Err(Refused::new(&code::TOKEN_EXPIRED, format!("the join token expired at {}", t.expires)))
         }
-        Some(_) => return token.ok_or_else(|| Refused::new(&code::TOKEN_UNKNOWN, "unknown").into()),
-    };
-    Err(refused.into())
+        Some(token) => Ok(token),
+    }
 }
 
 /// Removes tokens that are long spent or expired; how many of the cluster are still open.

@@ -129,8 +129,8 @@ fn queries_filter_by_ends_namespace_verdict_and_time() {
 #[test]
 fn rows_are_bounded_and_what_is_due_covers_every_change() {
     let (fleet, mut table) = (fleet(), Table::default());
-    for round in 0..4u32 {
-        let flows = (0..6000).map(|n| report("egress", "allow", 1 + round * 6000 + n)).collect();
+    for round in 0..12u32 {
+        let flows = (0..2000).map(|n| report("egress", "allow", 1 + round * 2000 + n)).collect();
         table.take(&fleet, node(1), "p", &batch(u64::from(round) + 1, flows), now());
     }
     assert_eq!(table.rows().count(), ROWS_MAX);
@@ -146,8 +146,28 @@ fn rows_are_bounded_and_what_is_due_covers_every_change() {
     due.rows.into_iter().for_each(|row| restored.restore(row));
     assert_eq!(all(&restored), all(&table));
     let later = now() + AGE_MAX;
-    table.take(&fleet, node(1), "p", &batch(9, Vec::new()), later);
+    table.take(&fleet, node(1), "p", &batch(99, Vec::new()), later);
     assert_eq!(table.rows().count(), 0);
+}
+
+#[test]
+fn no_node_pushes_out_what_the_others_saw() {
+    let (fleet, mut table) = (fleet(), Table::default());
+    let seen = vec![report("ingress", "deny", 7)];
+    assert!(table.take(&fleet, node(3), "q", &batch(1, seen), now()));
+    let mut isn = 100;
+    for sequence in 1..=(ROWS_MAX / BATCH_MAX + 2) as u64 {
+        let flood = (0..BATCH_MAX).map(|_| {
+            isn += 1;
+            report("egress", "allow", isn)
+        });
+        let flood = flood.collect();
+        assert!(table.take(&fleet, node(1), "p", &batch(sequence, flood), now()));
+    }
+    assert_eq!(table.rows().count(), ROWS_MAX);
+    let of_three = FlowQuery { verdict: Some(Verdict::Deny), ..FlowQuery::default() };
+    assert_eq!(table.newest(&of_three, 10).len(), 1, "the oldest row of all, of the node that says little");
+    assert_eq!(table.by_reporter.values().map(BTreeSet::len).sum::<usize>(), ROWS_MAX);
 }
 
 #[test]
