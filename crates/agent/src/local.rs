@@ -196,8 +196,8 @@ async fn register(State(door): State<Door>, Body(register): Body<Register>) -> R
     door.wait(SWITCH, |view| view.workloads.contains_key(&uid)).await;
     let settled = door.settle(&uid, wait_ms, WorkloadView::is_settled).await;
     let workload = door.workload(&uid)?.workload;
-    let why = || workload.reason.clone().unwrap_or_else(|| "the fleet does not know it yet".to_owned());
-    let warning = (!settled).then(|| format!("peers refuse {} until it is placed: {}", workload.name, why()));
+    let why = || workload.reason.clone().unwrap_or_else(|| "not every node has confirmed it yet".to_owned());
+    let warning = (!settled).then(|| format!("peers refuse {} until they know it: {}", workload.name, why()));
     Ok(Json(Registered { warning, workload }))
 }
 
@@ -234,7 +234,7 @@ async fn label(
     let live = told(&found) && found.labels_live();
     let why = || match &found.workload.reason {
         Some(reason) => reason.clone(),
-        None => "the server has not answered in time".to_owned(),
+        None => "not every node has confirmed it in time".to_owned(),
     };
     let warning = (!live).then(|| format!("not in force yet: {}", why()));
     Ok(Json(Labelled { workload: found.workload, live, warning }))

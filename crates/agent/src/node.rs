@@ -82,6 +82,10 @@ pub(crate) struct Inner {
     /// Why there is no stream, and since when it is as it is.
     pub last_error: Option<String>,
     pub stream_since: jiff::Timestamp,
+    /// The server tells what the fleet has; one that does not is not waited for.
+    pub tells_fleet: bool,
+    /// The newest revision that every connected node enforces, as the server says.
+    pub fleet_has: u64,
     /// The server is to send everything anew.
     pub resync: bool,
     /// Something changed that the kernel must know.
@@ -138,6 +142,8 @@ impl Inner {
             stream: None,
             last_error: None,
             stream_since: jiff::Timestamp::now(),
+            tells_fleet: false,
+            fleet_has: 0,
             resync: false,
             stale: false,
             behind: false,
@@ -232,13 +238,20 @@ impl Node {
         }
         tracing::warn!(code = code.id, object, message = raised.message, "alarm");
         self.inner.unpublished = true;
-        let Alarm { code, object, message } = raised;
-        self.say(FromAgent::Alarm(api::sync::AlarmRaised { code, object, message }));
+        self.say_alarm(raised, false);
     }
 
     /// It is not wrong any more.
     pub(crate) fn calm(&mut self, code: &Code, object: &str) {
-        self.inner.unpublished |= self.inner.alarms.remove(&(code.id, object.to_owned())).is_some();
+        if let Some(alarm) = self.inner.alarms.remove(&(code.id, object.to_owned())) {
+            self.inner.unpublished = true;
+            self.say_alarm(alarm, true);
+        }
+    }
+
+    fn say_alarm(&mut self, alarm: Alarm, over: bool) {
+        let Alarm { code, object, message } = alarm;
+        self.say(FromAgent::Alarm(api::sync::AlarmRaised { code, object, message, over }));
     }
 
     /// Alarms of a code are exactly about these objects.

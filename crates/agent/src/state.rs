@@ -18,6 +18,8 @@ const FILE: &str = "state";
 const FLOOR: &str = "floor.json";
 /// Most objects of one state; a server that sends more is broken or is none.
 pub const OBJECTS_MAX: usize = 1 << 20;
+/// Most bytes of keys and values of one state. ADR-0003 reckons with 50 MB at most.
+pub const BYTES_MAX: usize = 128 << 20;
 
 /// Whose seals are believed, and for which node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +34,8 @@ pub struct Trust {
 #[derive(Clone, Debug)]
 pub struct Held {
     revision: u64,
-    objects: BTreeMap<String, Arc<[u8]>>,
+    /// Shared by all copies of this state.
+    objects: Arc<BTreeMap<String, Arc<[u8]>>>,
     seal: Seal,
 }
 
@@ -65,8 +68,8 @@ pub enum StateError {
     /// Chunks or deltas do not follow one another.
     #[error("the state's pieces do not fit together: {0}")]
     Sequence(&'static str),
-    /// More objects than [`OBJECTS_MAX`].
-    #[error("the state has more than {OBJECTS_MAX} objects")]
+    /// More objects than [`OBJECTS_MAX`], or more bytes than [`BYTES_MAX`].
+    #[error("the state has more than {OBJECTS_MAX} objects or {} MiB", BYTES_MAX >> 20)]
     TooLarge,
     /// The file cannot be read.
     #[error("the state on disk is damaged")]
@@ -127,14 +130,14 @@ impl Held {
         seal: Option<api::sync::Seal>,
         trust: &Trust,
     ) -> Result<Self, StateError> {
-        if objects.len() > OBJECTS_MAX {
+        if objects.len() > OBJECTS_MAX || size(&objects) > BYTES_MAX {
             return Err(StateError::TooLarge);
         }
         let seal = seal.ok_or(StateError::Unsealed)?;
         let seal = Seal::from_parts(seal.expires_unix_s, &seal.digest, &seal.signature)?;
         let digest = digest(objects.iter().map(|(key, value)| (key.as_str(), &value[..])));
         seal.check(&trust.key, trust.node, revision, &digest)?;
-        Ok(Self { revision, objects, seal })
+        Ok(Self { revision, objects: Arc::new(objects), seal })
     }
 
     /// Its revision.
@@ -157,7 +160,7 @@ impl Held {
         if delta.from_revision != self.revision || delta.to_revision < delta.from_revision {
             return Err(StateError::Sequence("a delta that does not start where this node is"));
         }
-        let mut objects = self.objects.clone();
+        let mut objects = BTreeMap::clone(&self.objects);
         delta.removed.iter().for_each(|key| drop(objects.remove(key)));
         objects.extend(delta.upserted.into_iter().map(|object| (object.key, object.value.into())));
         Self::sealed(delta.to_revision, objects, delta.seal, trust)
@@ -166,7 +169,7 @@ impl Held {
     /// What turns `before` into this.
     pub fn changes_since(&self, before: Option<&Held>) -> Changes {
         let empty = BTreeMap::new();
-        let before = before.map_or(&empty, |held| &held.objects);
+        let before = before.map_or(&empty, |held| &*held.objects);
         let differs = |(key, value): &(&String, &Arc<[u8]>)| before.get(*key) != Some(*value);
         Changes {
             put: self.objects.iter().filter(differs).map(|(key, value)| (key.clone(), Arc::clone(value))).collect(),
@@ -181,6 +184,12 @@ pub struct Assembly {
     revision: u64,
     next: u32,
     objects: BTreeMap<String, Arc<[u8]>>,
+    /// Of keys and values, those of objects that were sent twice included.
+    bytes: usize,
+}
+
+fn size(objects: &BTreeMap<String, Arc<[u8]>>) -> usize {
+    objects.iter().map(|(key, value)| key.len() + value.len()).sum()
 }
 
 impl Assembly {
@@ -197,8 +206,9 @@ impl Assembly {
             return Err(StateError::Older { offered: chunk.revision, had });
         }
         self.next += 1;
+        self.bytes += chunk.objects.iter().map(|object| object.key.len() + object.value.len()).sum::<usize>();
         self.objects.extend(chunk.objects.into_iter().map(|object| (object.key, object.value.into())));
-        if self.objects.len() > OBJECTS_MAX {
+        if self.objects.len() > OBJECTS_MAX || self.bytes > BYTES_MAX {
             *self = Self::default();
             return Err(StateError::TooLarge);
         }
@@ -300,6 +310,20 @@ mod tests {
         assert_eq!((after.revision(), changes.put.len(), changes.removed.len()), (9, 1, 1));
         assert!(held.after(delta(8, 9, server.seal(9, result)), &server.trust).is_err(), "a gap");
         assert!(held.after(delta(7, 9, server.seal(9, &[("b", b"2")])), &server.trust).is_err(), "another result");
+    }
+
+    #[test]
+    fn a_snapshot_without_end_is_given_up() {
+        let server = Server::new();
+        let mut assembly = Assembly::default();
+        let value = vec![0; 8 << 20];
+        let refused = (0..100).find_map(|index| {
+            let object = Object { key: format!("policy//a:{index}"), value: value.clone() };
+            let chunk = SnapshotChunk { revision: 3, index, objects: vec![object], ..Default::default() };
+            assembly.take(chunk, &server.trust, 0).err().map(|error| (index, error))
+        });
+        assert!(matches!(refused, Some((15, StateError::TooLarge))), "{refused:?}");
+        assert!(assembly.objects.is_empty(), "what came is dropped");
     }
 
     #[test]

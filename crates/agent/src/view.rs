@@ -63,17 +63,23 @@ pub struct WorkloadView {
     pub workload: Workload,
     /// User labels of the class that the kernel enforces; `None` while none is.
     pub live_labels: Option<BTreeMap<String, String>>,
+    /// Every connected node of the fleet enforces it as it is live here.
+    pub everywhere: bool,
 }
 
 impl WorkloadView {
-    /// The kernel enforces it with the labels that it has.
+    /// Kernels enforce it with the labels that it has: this one, and those of its peers.
     pub fn labels_live(&self) -> bool {
-        self.live_labels.as_ref() == Some(&self.workload.labels)
+        self.live_labels.as_ref() == Some(&self.workload.labels) && self.everywhere
     }
 
-    /// There is nothing to wait for: it is live, or will not be.
+    /// There is nothing to wait for: the fleet knows it (PROTOCOL rule 11), or will not.
     pub fn is_settled(&self) -> bool {
-        self.workload.state != WorkloadState::Pending
+        match self.workload.state {
+            WorkloadState::Pending => false,
+            WorkloadState::Active => self.everywhere,
+            WorkloadState::Refused | WorkloadState::Revoked => true,
+        }
     }
 }
 

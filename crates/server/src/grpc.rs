@@ -1,5 +1,6 @@
 //! gRPC: what nodes' agents speak, on the same port as REST. Translation only; decisions are in [`crate::registry`].
 
+mod budget;
 pub mod enrolment;
 pub mod session;
 pub mod sync;

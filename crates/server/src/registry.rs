@@ -49,6 +49,10 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Limits {
     /// The greatest slot of a node.
     pub slot_max: u16,
+    /// Workloads that one node may have.
+    pub workloads_max: usize,
+    /// How long an agent may take to apply a state.
+    pub apply_timeout: Duration,
     /// How long an agent may use a sealed state without a server: the outage budget.
     pub state_lifetime: Duration,
     /// How long statuses are collected before they are written.
@@ -59,6 +63,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             slot_max: u16::MAX,
+            workloads_max: report::WORKLOADS_MAX,
+            apply_timeout: Duration::from_secs(60),
             state_lifetime: Duration::from_secs(7 * 24 * 3600),
             status_delay: Duration::from_millis(100),
         }
@@ -96,6 +102,8 @@ pub struct Registry {
     subscriptions: Mutex<Subscriptions>,
     /// The fleet's revision, for streams.
     changed: watch::Sender<u64>,
+    /// The newest revision that every connected node enforces.
+    everywhere: watch::Sender<u64>,
     /// Look at the feed, whether or not something was committed since.
     nudge: Notify,
     /// A status may have to be written.
@@ -127,6 +135,7 @@ impl Registry {
             touched: Mutex::new(false),
             subscriptions: Mutex::new(subscriptions),
             changed,
+            everywhere: watch::Sender::new(0),
             nudge: Notify::new(),
             status_due: Notify::new(),
             position: watch::Sender::new(position),

@@ -27,6 +27,7 @@ fn workload(state: WorkloadState, labels: &[(&str, &str)], live: &[(&str, &str)]
             code: pending.then(|| code::WORKLOAD_PENDING.id.to_owned()),
         },
         live_labels: (!pending).then(|| map(live)),
+        everywhere: !pending,
     }
 }
 
@@ -84,6 +85,23 @@ async fn a_registration_is_answered_with_a_warning_when_its_time_is_over() {
     let (status, body) = ask(router, 0, "POST", "/v1/workloads", request).await;
     assert_eq!((status, body["workload"]["state"].as_str()), (StatusCode::OK, Some("pending")));
     assert!(body["warning"].as_str().is_some_and(|warning| warning.contains("not placed")), "{body}");
+}
+
+#[tokio::test]
+async fn a_registration_waits_until_every_node_knows_the_workload() {
+    let here = WorkloadView { everywhere: false, ..workload(WorkloadState::Active, &[], &[]) };
+    let (router, publish) = door(here.clone());
+    let request = |wait_ms| json!({"uid": UID, "name": "web", "cgroup": "/c/web", "wait_ms": wait_ms});
+    let (status, body) = ask(router.clone(), 0, "POST", "/v1/workloads", request(1)).await;
+    assert_eq!((status, body["workload"]["state"].as_str()), (StatusCode::OK, Some("active")));
+    let warning = body["warning"].as_str().expect("live here alone is worth a word");
+    assert!(warning.contains("not every node has confirmed it yet"), "{warning}");
+    let asking = tokio::spawn(ask(router, 0, "POST", "/v1/workloads", request(30_000)));
+    let view =
+        View { workloads: [(UID.to_owned(), WorkloadView { everywhere: true, ..here })].into(), ..View::default() };
+    publish.send_replace(Arc::new(view));
+    let (_, body) = asking.await.expect("no panic");
+    assert!(body["warning"].is_null(), "{body}");
 }
 
 #[tokio::test]

@@ -28,6 +28,8 @@ pub(crate) struct Placement {
     pub namespace: String,
     pub labels: BTreeMap<String, String>,
     pub revoked: bool,
+    /// The revision since which it is placed so: who enforces that one knows it so.
+    pub since: u64,
 }
 
 /// What is live.
@@ -116,12 +118,18 @@ impl Node {
             let Some(placed) = model.placed.get(&workload.uid) else { continue };
             let identity = model.classes.get(&ClassId(placed.class));
             let labels = identity.into_iter().flat_map(|identity| identity.attributes().user());
-            let placement = Placement {
+            let mut placement = Placement {
                 slot: placed.slot as u16,
                 namespace: placed.namespace.clone(),
                 labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
                 revoked: placed.revoked,
+                since: revision,
             };
+            if let Some(before) = self.inner.live.placed.get(&workload.uid)
+                && *before == (Placement { since: before.since, ..placement.clone() })
+            {
+                placement.since = before.since;
+            }
             live.placed.insert(workload.uid.clone(), placement);
             if placed.revoked {
                 live.revocations.insert(placed.revocation_uid.clone(), workload.uid.clone());

@@ -109,7 +109,10 @@ impl Node {
             reason,
             code,
         };
-        WorkloadView { workload: published, live_labels: live.map(|live| live.labels.clone()) }
+        // Without a server that tells, there is nothing to wait for.
+        let told = self.inner.stream.is_some() && self.inner.tells_fleet;
+        let everywhere = live.is_some_and(|live| !told || live.since <= self.inner.fleet_has);
+        WorkloadView { workload: published, live_labels: live.map(|live| live.labels.clone()), everywhere }
     }
 
     fn why_pending(&self) -> String {

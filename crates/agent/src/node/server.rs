@@ -38,9 +38,9 @@ impl Node {
         let batches: Vec<_> = self.flows.batches_after(0).cloned().collect();
         batches.into_iter().for_each(|batch| self.say(FromAgent::Flows(batch)));
         let alarms: Vec<_> = self.inner.alarms.values().cloned().collect();
-        for alarm in alarms {
-            let raised = api::sync::AlarmRaised { code: alarm.code, object: alarm.object, message: alarm.message };
-            self.say(FromAgent::Alarm(raised));
+        // That the server was out of reach is over with this stream.
+        for alarm in alarms.into_iter().filter(|alarm| alarm.code != code::SERVER_UNREACHABLE.id) {
+            self.say_alarm(alarm, false);
         }
         self.compare_clocks();
     }
@@ -100,6 +100,7 @@ impl Node {
             Some(FromTheServer::Welcome(welcome)) => {
                 tracing::info!(node = welcome.node_name, cluster = welcome.cluster, "sync stream begun");
                 self.inner.last_error = None;
+                self.inner.tells_fleet = welcome.tells_fleet;
                 self.inner.stream_since = jiff::Timestamp::now();
                 self.inner.unpublished = true;
                 self.calm(&code::SERVER_UNREACHABLE, "server");
@@ -128,6 +129,9 @@ impl Node {
                 }
             }
             Some(FromTheServer::Refused(refused)) => {
+                if self.registry.find(&refused.uid).is_err() {
+                    return tracing::debug!("a refusal of a workload that is not here");
+                }
                 tracing::warn!(uid = refused.uid, code = refused.code, message = refused.message, "workload refused");
                 self.inner.refused.insert(refused.uid, (refused.code, refused.message));
                 self.inner.unpublished = true;
@@ -143,6 +147,12 @@ impl Node {
                 self.say_answered();
             }
             Some(FromTheServer::FlowsStored(stored)) => self.flows.stored(stored.sequence),
+            Some(FromTheServer::FleetHas(has)) => {
+                let before = self.inner.fleet_has;
+                self.inner.fleet_has = before.max(has.revision);
+                let news = |since: u64| before < since && since <= has.revision;
+                self.inner.unpublished |= self.inner.live.placed.values().any(|placement| news(placement.since));
+            }
             None => tracing::debug!("message of an unknown kind; the server is newer than this agent"),
         }
     }

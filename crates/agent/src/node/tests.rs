@@ -309,6 +309,36 @@ async fn a_restart_enforces_without_a_server_and_a_new_workload_is_pending() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_workload_is_settled_when_the_fleet_has_its_placement() {
+    let mut fixture = Fixture::new();
+    let mut running = fixture.start();
+    running.connect();
+    running.hear(server_message::Message::Welcome(sync::Welcome { tells_fleet: true, ..Default::default() }));
+    let uid = running.register("web", fixture.cgroup("web"));
+    fixture.place(&uid, 1, 1, "");
+    running.hear(fixture.snapshot());
+    let settled = |running: &Running| running.node.current_view().workloads[&uid].is_settled();
+    assert!(!settled(&running));
+    running.live();
+    assert!(!settled(&running), "live here, and no peer knows it");
+    let has = |revision| server_message::Message::FleetHas(sync::FleetHas { revision });
+    running.hear(has(fixture.revision - 1));
+    assert!(!settled(&running));
+    running.hear(has(fixture.revision));
+    assert!(settled(&running));
+    // A later state in which it is placed as before asks for nothing new, another label does.
+    running.hear(fixture.snapshot());
+    assert!(settled(&running));
+    fixture.class(2, &[("@namespace", "/a"), ("app", "db")]);
+    fixture.place(&uid, 1, 2, "");
+    running.hear(fixture.snapshot());
+    running.live();
+    assert!(!settled(&running), "peers do not know the new label yet");
+    running.node.on_server(FromServer::Down("gone".into()));
+    assert!(settled(&running), "without a server there is nobody to wait for");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn labels_are_live_only_when_the_kernel_has_their_class() {
     let mut fixture = Fixture::new();
     let mut running = fixture.start();

@@ -84,7 +84,7 @@ impl Pulls {
         Some(pull)
     }
 
-    /// The server's answer: what it named absent is not asked about for a while.
+    /// The server's answer: what was asked and it named absent is not asked about for a while.
     pub fn answered(&mut self, answer: &api::sync::PullAnswer, now: Duration) {
         let peers = answer.absent_peers.iter().filter_map(|at| crate::model::workload_ref(at.node, at.slot).ok());
         let absent: Vec<Unknown> = peers
@@ -92,7 +92,9 @@ impl Pulls {
             .chain(answer.absent_nodes.iter().filter_map(|node| NodeId::new(*node)).map(Unknown::Keys))
             .collect();
         for unknown in absent {
-            self.quiet.insert(unknown, now + ABSENT);
+            if let Some(until) = self.quiet.get_mut(&unknown) {
+                *until = now + ABSENT;
+            }
         }
         self.open = !self.waiting.is_empty();
     }
@@ -146,6 +148,8 @@ mod tests {
     fn what_the_server_does_not_know_is_not_asked_again_for_a_while() {
         let mut pulls = Pulls::default();
         let t = Duration::from_secs(1);
+        pulls.want(peer(1), Duration::ZERO);
+        pulls.take(Duration::ZERO).expect("a question");
         let answer =
             api::sync::PullAnswer { absent_peers: vec![api::sync::PeerRef { node: 2, slot: 1 }], ..Default::default() };
         pulls.answered(&answer, t);

@@ -89,4 +89,7 @@ codes! {
     SERVICE_AMBIGUOUS = "E4031", "a Service endpoint means two places",
         "An endpoint's address exists in more than one network realm, so that it names nobody.",
         "Name the realms in the Service's addresses, or choose the members by selector.";
+    TOO_MUCH = "E4032", "a node says too much",
+        "Its agent reports more changes than the server takes from one node, and is heard more slowly.",
+        "Look for a workload that is relabelled or restarted without end; if there is none, revoke the node.";
 }

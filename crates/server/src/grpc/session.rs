@@ -21,11 +21,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 use tracing::{debug, info, warn};
 
+use super::budget::Budget;
 use super::{internal, refused_by};
 use crate::authn::Node;
 use crate::class::Refused;
 use crate::control::Shared;
 use crate::registry::RegistryError;
+use crate::registry::report::shown;
 use crate::registry::subscription::Enforced;
 use crate::view::layer::{Difference, View, difference};
 
@@ -33,8 +35,6 @@ use crate::view::layer::{Difference, View, difference};
 pub const PROTOCOL: u32 = 1;
 /// How long a stream may be silent before Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an agent may take to apply a state.
-const APPLY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a message may wait for a slow agent.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of objects in one chunk; a delta that is larger is sent as a snapshot.
@@ -70,6 +70,9 @@ pub struct Session {
     pulled: wire::Pull,
     /// The generation that the agent was asked for.
     asked: Option<u8>,
+    /// What the agent was told that the fleet has.
+    told: u64,
+    budget: Budget,
 }
 
 struct UnderWay {
@@ -100,6 +103,8 @@ impl Session {
             sealed_at: Instant::now(),
             pulled: wire::Pull::default(),
             asked: None,
+            told: 0,
+            budget: Budget::new(Instant::now()),
         }
     }
 
@@ -127,23 +132,32 @@ impl Session {
 
     async fn serve(&mut self, hello: wire::Hello, inbound: &mut Streaming<wire::AgentMessage>) -> Result<(), Status> {
         let mut changes = self.control.registry.changes();
+        let mut everywhere = self.control.registry.everywhere();
         self.greet(hello).await?;
         loop {
             changes.mark_unchanged();
+            let has = *everywhere.borrow_and_update();
+            self.tell_fleet_has(has).await?;
             self.advance().await?;
             let reseal = self.sealed_at + self.control.registry.limits().state_lifetime / RESEAL_PART;
             let deadline = self.under_way.as_ref().map_or(reseal, |sent| sent.deadline);
+            let overdrawn = self.overdrawn();
             // Cancel safe: the stream keeps what it has read, the watch its mark, and sleeps hold nothing.
             tokio::select! {
                 () = self.cancel.cancelled() => return Ok(()),
-                message = inbound.message() => match message {
-                    Ok(Some(wire::AgentMessage { message: Some(message) })) => self.hear(message).await?,
+                () = sleep_until(overdrawn.unwrap_or(deadline)), if overdrawn.is_some() => {}
+                message = inbound.message(), if overdrawn.is_none() => match message {
+                    Ok(Some(wire::AgentMessage { message: Some(message) })) => {
+                        self.budget.spend(&message, Instant::now());
+                        self.hear(message).await?;
+                    }
                     // A message of a newer protocol that this version does not know.
                     Ok(Some(wire::AgentMessage { message: None })) => debug!(node = %self.node, "unknown message"),
                     Ok(None) => return Ok(()),
                     Err(status) => return Err(status),
                 },
                 _ = changes.changed() => {}
+                _ = everywhere.changed() => {}
                 () = sleep_until(deadline) => {
                     if self.under_way.is_some() {
                         return Err(Status::deadline_exceeded("the agent did not answer a state in time"));
@@ -151,6 +165,14 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Until when the agent is not listened to because it has said too much; people are told.
+    fn overdrawn(&self) -> Option<Instant> {
+        let until = self.budget.overdrawn().filter(|until| *until > Instant::now());
+        let refused = until.map(|_| Refused::new(&code::TOO_MUCH, "its agent says more than a node has to say"));
+        self.control.registry.set_alarms(self.node, "budget", refused.into_iter().collect());
+        until
     }
 
     async fn greet(&mut self, hello: wire::Hello) -> Result<(), Status> {
@@ -171,11 +193,12 @@ impl Session {
                 realm: cluster.realm_of(&node.cluster).to_owned(),
                 trust_domain: fleet.trust_domain().to_owned(),
                 server_unix_ns: unix_ns(registry.now()),
+                tells_fleet: true,
             }
         };
         self.send(To::Welcome(welcome)).await?;
         self.base = registry.known(self.node).filter(|(revision, _)| *revision == hello.have_revision);
-        self.process = if hello.process.is_empty() { hello.boot_id } else { hello.process };
+        self.process = shown(if hello.process.is_empty() { &hello.boot_id } else { &hello.process });
         match hello.handshake_key {
             Some(key) => self.hear_key(key).await,
             None => Ok(()),
@@ -288,6 +311,16 @@ impl Session {
         registry.rotate_node_keys([self.node]).await.map(|_| ()).map_err(|e| self.failure(e))
     }
 
+    /// Tells the agent what the fleet has, as far as that is news. It may go back when a node connects; what was known
+    /// stays known.
+    async fn tell_fleet_has(&mut self, revision: u64) -> Result<(), Status> {
+        if revision <= self.told {
+            return Ok(());
+        }
+        self.told = revision;
+        self.send(To::FleetHas(wire::FleetHas { revision })).await
+    }
+
     /// Sends what is due and possible: a state, answers to pulls, a key rotation.
     async fn advance(&mut self) -> Result<(), Status> {
         if self.under_way.is_some() {
@@ -362,7 +395,7 @@ impl Session {
         }
         registry.sent(self.node, self.number, revision);
         self.sealed_at = Instant::now();
-        let deadline = Instant::now() + APPLY_TIMEOUT;
+        let deadline = Instant::now() + registry.limits().apply_timeout;
         self.under_way = Some(UnderWay { revision, view: Arc::clone(view), expires, deadline });
         Ok(())
     }

@@ -34,8 +34,8 @@ use crate::slots::{Pool, Standing};
 pub(super) const WORKLOADS: &str = "workload";
 /// Records of a node's slots, by number.
 pub(super) const SLOTS: &str = "slot";
-/// Workloads that one report may name.
-pub const WORKLOADS_MAX: usize = 65_535;
+/// Workloads that one node may have: as many as its kernel's tables hold.
+pub const WORKLOADS_MAX: usize = 4096;
 /// Addresses that one node or workload may declare.
 const ADDRESSES_MAX: usize = 64;
 
@@ -57,12 +57,18 @@ struct Reporter {
     documents: BTreeMap<String, ObjectKey>,
     slots: BTreeMap<u32, SlotRecord>,
     pool: Pool<String>,
+    workloads_max: usize,
     now: Timestamp,
 }
 
 impl Reporter {
     fn realm(&self) -> &str {
         self.grant.realm_of(&self.cluster)
+    }
+
+    /// Refused workloads count as well: they are shown.
+    fn is_full(&self) -> bool {
+        self.documents.len() >= self.workloads_max
     }
 }
 
@@ -108,7 +114,9 @@ impl Registry {
         let mut pool = Pool::restore(u32::from(self.limits.slot_max), standings);
         pool.acknowledged(self.acknowledged());
         let now = self.now();
-        let mut reporter = Reporter { id: node, name, cluster, grant, trust_domain, documents, slots, pool, now };
+        let workloads_max = self.limits.workloads_max;
+        let mut reporter =
+            Reporter { id: node, name, cluster, grant, trust_domain, documents, slots, pool, workloads_max, now };
         let mut gone: BTreeSet<String> = report.removed_uids.into_iter().collect();
         if report.complete {
             let listed: BTreeSet<&str> = report.upserted.iter().map(|w| w.uid.as_str()).collect();
@@ -118,7 +126,8 @@ impl Registry {
             remove(&mut transaction, &mut reporter, uid).await?;
         }
         let mut refused = Vec::new();
-        for workload in report.upserted.into_iter().take(WORKLOADS_MAX) {
+        // Beyond twice as many as a node can have, nothing is even refused by name.
+        for workload in report.upserted.into_iter().take(2 * self.limits.workloads_max) {
             let (claim, texts) = claim_of(workload);
             let alarms = match self.place(&mut transaction, &mut reporter, &claim, &texts).await? {
                 Ok(alarms) => alarms,
@@ -157,7 +166,9 @@ impl Registry {
             let message = format!("another workload of this node is called `{}` in {}", claim.name, key.namespace);
             return Ok(Err(Refused::new(&code::NAME_TAKEN, message)));
         }
-        let Some((at, instance)) = bind(transaction, node, &claim.uid).await? else {
+        let full = node.is_full() && !node.documents.contains_key(&claim.uid);
+        let bound = if full { None } else { bind(transaction, node, &claim.uid).await? };
+        let Some((at, instance)) = bound else {
             return Ok(Err(Refused::new(&code::SLOTS_EXHAUSTED, "no slot is free on this node")));
         };
         let (held, alarms) = self.addresses(Owner::Workload(at), node.realm(), &node.grant, addresses);
@@ -205,8 +216,9 @@ impl Registry {
             message: r.message,
             since,
         });
-        self.subscriptions().set_alarms(node, object, alarms.collect());
-        self.status_due.notify_one();
+        if self.subscriptions().set_alarms(node, object, alarms.collect()) {
+            self.status_due.notify_one();
+        }
     }
 }
 
@@ -355,7 +367,7 @@ async fn keep_refused(
     }
     let nameable = class::check_uid(&claim.uid).is_ok() && policy::namespace::check_name(&claim.name).is_ok();
     let key = document_key(&node.grant.namespace, &claim.name, &node.name);
-    if !nameable || node.documents.values().any(|taken| *taken == key) {
+    if !nameable || node.is_full() || node.documents.values().any(|taken| *taken == key) {
         return Ok(());
     }
     let status = WorkloadStatus {

@@ -11,6 +11,7 @@ use api::sync as wire;
 use identity::ids::NodeId;
 use jiff::Timestamp;
 use store::{Store, StoreError};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::report::shown;
@@ -21,6 +22,8 @@ use crate::view::layer::View;
 const SPACE: &str = "subscription";
 /// The stored expiry is rounded up by so much, so that not every seal is a write.
 const SLACK_S: i64 = 3600;
+/// How the objects of alarms begin that the agent itself has raised. No uid and none of the server's own words do.
+const RAISED: &str = "agent ";
 /// Objects of one node that may have alarms at once.
 const ALARMS_MAX: usize = 64;
 
@@ -131,12 +134,14 @@ impl Subscriptions {
         subscribed.map(|s| s.applied).min().unwrap_or(u64::MAX)
     }
 
-    /// Replaces the alarms that concern one object of a node. At most [`ALARMS_MAX`] objects have any.
-    pub fn set_alarms(&mut self, node: NodeId, object: &str, mut alarms: Vec<NodeAlarm>) {
+    /// Replaces the alarms that concern one object of a node; whether that changed any. At most [`ALARMS_MAX`] objects
+    /// have some.
+    pub fn set_alarms(&mut self, node: NodeId, object: &str, mut alarms: Vec<NodeAlarm>) -> bool {
         let of_node = &mut self.nodes.entry(node).or_default().alarms;
         if alarms.is_empty() {
-            of_node.remove(object);
-        } else if of_node.len() < ALARMS_MAX || of_node.contains_key(object) {
+            return of_node.remove(object).is_some();
+        }
+        if of_node.len() < ALARMS_MAX || of_node.contains_key(object) {
             alarms.truncate(ALARMS_MAX);
             let before = of_node.entry(object.to_owned()).or_default();
             for alarm in &mut alarms {
@@ -144,8 +149,25 @@ impl Subscriptions {
                     alarm.since = old.since;
                 }
             }
+            let changed = *before != alarms;
             *before = alarms;
+            return changed;
         }
+        false
+    }
+
+    /// A new stream begins: what the agent had raised before, it raises again where it still is so.
+    pub fn forget_raised(&mut self, node: NodeId) {
+        if let Some(subscription) = self.nodes.get_mut(&node) {
+            subscription.alarms.retain(|object, _| !object.starts_with(RAISED));
+        }
+    }
+
+    /// The newest revision that every connected node enforces. One that refused its last state is not waited for: it is
+    /// reported, and may never enforce a newer one.
+    pub fn everywhere(&self) -> u64 {
+        let waited_for = self.nodes.values().filter(|s| s.stream.is_some() && s.rejected.is_none());
+        waited_for.map(|s| s.applied).min().unwrap_or(0)
     }
 
     /// Nodes that are connected now, and what each has applied.
@@ -176,9 +198,14 @@ impl Registry {
         self.subscriptions().acknowledged(now)
     }
 
-    /// Whether every connected node enforces at least this revision.
-    pub fn is_live(&self, revision: u64) -> bool {
-        self.subscriptions().connected().all(|(_, applied)| applied >= revision)
+    /// Tells of the newest revision that every connected node enforces: [`Subscriptions::everywhere`].
+    pub fn everywhere(&self) -> watch::Receiver<u64> {
+        self.everywhere.subscribe()
+    }
+
+    fn see_everywhere(&self) {
+        let now = self.subscriptions().everywhere();
+        self.everywhere.send_if_modified(|known| std::mem::replace(known, now) != now);
     }
 
     /// The revision that a node enforces and whether it is connected, as this process of the server knows it.
@@ -205,16 +232,22 @@ impl Registry {
     /// A stream begins; see [`Subscriptions::connect`].
     pub fn connect(&self, node: NodeId, cancel: CancellationToken, now: Timestamp) -> u64 {
         self.status_due.notify_one();
-        self.subscriptions().connect(node, cancel, now)
+        let stream = {
+            let mut subscriptions = self.subscriptions();
+            subscriptions.forget_raised(node);
+            subscriptions.connect(node, cancel, now)
+        };
+        self.see_everywhere();
+        stream
     }
 
     /// A stream ended. Returns whether another one had taken over before, or the node is gone.
     pub fn disconnect(&self, node: NodeId, stream: u64) -> bool {
         self.status_due.notify_one();
         let now = self.now();
-        let mut subscriptions = self.subscriptions();
-        let replaced = subscriptions.of_stream(node, stream).is_none();
-        subscriptions.disconnect(node, stream, now);
+        let replaced = self.subscriptions().of_stream(node, stream).is_none();
+        self.subscriptions().disconnect(node, stream, now);
+        self.see_everywhere();
         replaced
     }
 
@@ -241,6 +274,7 @@ impl Registry {
             subscription.holds_until = enforced.expires.or(subscription.holds_until);
             subscription.rejected = None;
         }
+        self.see_everywhere();
         self.status_due.notify_one();
         self.settle_keys().await
     }
@@ -250,6 +284,7 @@ impl Registry {
         if let Some(subscription) = self.subscriptions().of_stream(node, stream) {
             subscription.rejected = Some(rejected);
         }
+        self.see_everywhere();
         self.status_due.notify_one();
     }
 
@@ -258,13 +293,15 @@ impl Registry {
         self.subscriptions().nodes.entry(node).or_default().clock_skew_ms = skew_ms;
     }
 
-    /// A node asks for a person's look.
+    /// A node asks for a person's look, or says that it is not needed any more.
     pub fn raise_alarm(&self, node: NodeId, alarm: &wire::AlarmRaised) {
         let (code, object, message) = (shown(&alarm.code), shown(&alarm.object), shown(&alarm.message));
-        let key = format!("{code} {object}");
-        let since = self.now();
-        self.subscriptions().set_alarms(node, &key, vec![NodeAlarm { code, object, message, since }]);
-        self.status_due.notify_one();
+        let key = format!("{RAISED}{code} {object}");
+        let raised = NodeAlarm { code, object, message, since: self.now() };
+        let alarms = if alarm.over { Vec::new() } else { vec![raised] };
+        if self.subscriptions().set_alarms(node, &key, alarms) {
+            self.status_due.notify_one();
+        }
     }
 }
 

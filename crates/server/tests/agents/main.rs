@@ -2,6 +2,7 @@
 
 mod enrolment;
 mod explain;
+mod hostile;
 mod keys;
 mod report;
 mod state;

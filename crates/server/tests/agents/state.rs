@@ -129,6 +129,44 @@ async fn a_reconnect_continues_from_what_the_agent_has() {
 }
 
 #[tokio::test]
+async fn rule_11_a_node_is_told_when_every_connected_node_has_a_revision() {
+    let server = Running::start().await.clusters().await;
+    let (mut one, mut two) = (server.agent("eu-1", "n1").await, server.agent("us-1", "n2").await);
+    assert!(one.welcome.tells_fleet);
+    let told = |agent: &Agent| {
+        let has = agent.other.iter().filter_map(|message| match message {
+            To::FleetHas(has) => Some(has.revision),
+            _ => None,
+        });
+        has.max().unwrap_or(0)
+    };
+    one.until("a snapshot", |a| a.snapshots == 1).await;
+    two.until("a snapshot", |a| a.snapshots == 1).await;
+    two.acknowledges = false;
+    one.report(true, &[workload(1, "web", &[])], &[]).await;
+    until_placed(&mut one, 1).await;
+    let placed_at = one.revision;
+    let peer = peer_of(&one, 1);
+    two.until_object(&peer, |_: &wire::Peer| true).await;
+    server.status("Node", "/", "n1", |s| s["appliedRevision"].as_u64() >= Some(placed_at)).await;
+    // Whatever was said until now is heard before the answer to a question.
+    one.send(From::Clock(wire::Clock { agent_unix_ns: 0, echo: 77 })).await;
+    one.until("the answer", |a| a.other.iter().any(|m| matches!(m, To::Clock(c) if c.echo == 77))).await;
+    assert!(told(&one) < placed_at, "n2 has not confirmed it");
+    two.acknowledge().await;
+    one.until("the word", |a| told(a) >= placed_at).await;
+    // One that refuses a state is reported and not waited for.
+    two.acknowledges = false;
+    let old = placed(&one, 1).class;
+    one.report(true, &[workload(1, "web", &[("app", "web")])], &[]).await;
+    two.until_object(&peer, |p: &wire::Peer| p.class != old).await;
+    let rejected = wire::Rejected { revision: two.revision, code: "K5001".into(), ..wire::Rejected::default() };
+    two.send(From::Rejected(rejected)).await;
+    let before = placed_at;
+    one.until("the word without n2", |a| a.revision > before && told(a) >= a.revision).await;
+}
+
+#[tokio::test]
 async fn a_nodes_outage_budget_is_that_of_the_state_it_confirmed() {
     let lifetime = Duration::from_secs(3600);
     let server = Running::with(Limits { state_lifetime: lifetime, ..Running::limits() }).await.clusters().await;

@@ -115,7 +115,9 @@ async fn place(agent: &AgentSocket, register: &Register) -> Outcome {
     let workload = answer.workload;
     let reason = workload.reason.as_deref().map(|reason| printable(reason.trim_end_matches('.')));
     match workload.state {
-        WorkloadState::Active => {}
+        WorkloadState::Active => {
+            answer.warning.into_iter().for_each(|why| warn(&workload.name, Some(why), register.wait_ms));
+        }
         WorkloadState::Pending => warn(&workload.name, answer.warning.or(reason), register.wait_ms),
         WorkloadState::Refused | WorkloadState::Revoked => {
             return Err(Failure::new(
