@@ -25,6 +25,12 @@ pub enum ConnectError {
     /// Keys or certificates of this node cannot be used.
     #[error("this node's certificate cannot be used")]
     Credential(#[source] rustls::Error),
+    /// By this machine's clock the server's certificate is not valid yet.
+    #[error("this machine's clock is behind: the server's certificate is not valid yet; set the clock (UTC)")]
+    ClockBehind,
+    /// By this machine's clock the server's certificate is over.
+    #[error("the server's certificate is over, or this machine's clock is ahead; set the clock (UTC), or renew it")]
+    ClockAhead,
     /// Nobody answered, or not as the server should.
     #[error("no connection to the server: {}", chain(.0))]
     Transport(#[source] tonic::transport::Error),
@@ -112,9 +118,30 @@ pub(super) async fn connect(
         .keep_alive_while_idle(true);
     let connected = tokio::time::timeout(CONNECT * 2, endpoint.connect_with_connector(connect)).await;
     match connected {
-        Ok(connected) => connected.map_err(ConnectError::Transport),
+        Ok(connected) => connected.map_err(failed),
         Err(_) => Err(ConnectError::Url(format!("{url} (no answer)"))),
     }
+}
+
+/// A certificate out of its time is about clocks, which nobody guesses from a transport error.
+fn failed(error: tonic::transport::Error) -> ConnectError {
+    use rustls::CertificateError as E;
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(inner) = cause {
+        // An I/O error hides what it carries: its source is the source of that.
+        let io = inner.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
+        let tls = inner.downcast_ref().or_else(|| io.and_then(|io| io.downcast_ref()));
+        match tls {
+            Some(rustls::Error::InvalidCertificate(E::NotValidYet | E::NotValidYetContext { .. })) => {
+                return ConnectError::ClockBehind;
+            }
+            Some(rustls::Error::InvalidCertificate(E::Expired | E::ExpiredContext { .. })) => {
+                return ConnectError::ClockAhead;
+            }
+            _ => cause = inner.source(),
+        }
+    }
+    ConnectError::Transport(error)
 }
 
 /// Tries every address of a name, in the order of the resolver.
