@@ -132,9 +132,11 @@ fn clock(view: &View) -> Check {
         }
         Some(skew) => {
             let beyond = skew.unsigned_abs() > SKEW_MAX_MS;
-            let after = if beyond { "certificates may be refused" } else { "the handshake uses the server's" };
-            let message = format!("{} s off the server's; {after}", skew / 1000);
-            bad("clock", CheckResult::Warn, &code::CLOCK_SKEW, message)
+            let (result, after) = match beyond {
+                true => (CheckResult::Fail, "certificates may be refused"),
+                false => (CheckResult::Warn, "the handshake uses the server's"),
+            };
+            bad("clock", result, &code::CLOCK_SKEW, format!("{} s off the server's; {after}", skew / 1000))
         }
     }
 }

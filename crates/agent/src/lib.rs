@@ -17,7 +17,7 @@ mod document;
 pub mod enforce;
 pub mod flow;
 mod local;
-mod metrics;
+pub mod metrics;
 pub mod model;
 mod node;
 pub mod numbering;

@@ -1,6 +1,7 @@
 //! Metrics in the OpenMetrics form. Names carry their unit; labels are closed lists (reasons, stages, maps, features).
 
 use api::local::WorkloadState;
+use datapath::capacity::MapUse;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -40,6 +41,14 @@ pub(crate) fn text(view: &View) -> String {
     // Writing to a String cannot fail.
     let _ = encode(&mut text, &registry);
     text
+}
+
+/// What a scrape can have: every metric, with a value for every label. docs/book/metrics.md is made of it.
+pub fn catalogue() -> String {
+    let mut view = View::default();
+    view.counted.capacities = vec![MapUse { name: "peers", capacity: 0, used: Some(0), entry_bytes: 0 }];
+    view.counted.counters.stages.insert(datapath::count::Stage::Cut, 0);
+    text(&view)
 }
 
 fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {

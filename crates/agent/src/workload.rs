@@ -219,7 +219,8 @@ impl Registry {
             cgroup: request.cgroup.clone(),
             cgroup_id,
             origin,
-            lived: false,
+            // `stolos run` is in it already: a program that ends before the next look has lived all the same.
+            lived: linux::cgroup::is_populated(&request.cgroup).unwrap_or(false),
             observed: Observed::default(),
         };
         self.entries.insert(uid.clone(), workload);

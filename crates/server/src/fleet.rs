@@ -4,6 +4,7 @@
 //! then follows the change feed; nothing is written from here. It must not know streams or the database.
 
 pub(crate) mod compiled;
+pub(crate) mod departed;
 pub mod document;
 pub mod reference;
 
@@ -22,6 +23,7 @@ use policy::posture::PostureTree;
 use policy::rules::RuleSet;
 
 use self::compiled::Compiled;
+use self::departed::Departed;
 use crate::generations::Ring;
 use crate::place::claims::{Claims, Owner};
 use crate::place::{Declared, ServiceEntry};
@@ -140,6 +142,7 @@ pub struct Fleet {
     pub(crate) revocations: BTreeMap<String, RevocationEntry>,
     pub(crate) nodes: BTreeMap<NodeId, NodeEntry>,
     pub(crate) workloads: BTreeMap<WorkloadRef, WorkloadEntry>,
+    pub(crate) departed: Departed,
     pub(crate) by_uid: HashMap<(NodeId, String), WorkloadRef>,
     pub(crate) claims: Claims,
     pub(crate) node_keys: BTreeMap<NodeId, Ring<[u8; 32]>>,
@@ -164,6 +167,7 @@ impl Fleet {
             revocations: BTreeMap::new(),
             nodes: BTreeMap::new(),
             workloads: BTreeMap::new(),
+            departed: Departed::default(),
             by_uid: HashMap::new(),
             claims: Claims::default(),
             node_keys: BTreeMap::new(),
@@ -272,6 +276,11 @@ impl Fleet {
     /// One workload by its name on the wire.
     pub fn workload(&self, at: WorkloadRef) -> Option<&WorkloadEntry> {
         self.workloads.get(&at)
+    }
+
+    /// One workload, or the last that had its number: whose a report of a flow is.
+    pub fn workload_or_departed(&self, at: WorkloadRef) -> Option<&WorkloadEntry> {
+        self.workloads.get(&at).or_else(|| self.departed.get(at))
     }
 
     /// One workload by its node and uid.

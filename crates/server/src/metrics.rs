@@ -44,7 +44,11 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("stolos_server");
         let (connections, revision) = (Gauge::default(), Gauge::default());
-        let (handshake_failures, requests) = (Counter::default(), Family::default());
+        let (handshake_failures, requests) = (Counter::default(), Family::<Answered, Counter>::default());
+        // A class that has not been answered yet is 0, not absent.
+        for class in [Class::Ok, Class::ClientError, Class::ServerError] {
+            requests.get_or_create(&Answered { class }).inc_by(0);
+        }
         registry.register("connections", "Open TLS connections", connections.clone());
         registry.register("tls_handshake_failures", "TLS handshakes that failed", handshake_failures.clone());
         registry.register("requests", "Answered REST requests", requests.clone());

@@ -104,7 +104,7 @@ impl Cgroup {
 }
 
 /// The cgroup v2 directory this process is in, as seen through the mount that `root` lies on.
-fn home(root: &Path) -> Option<PathBuf> {
+pub(crate) fn home(root: &Path) -> Option<PathBuf> {
     let membership = fs::read_to_string("/proc/self/cgroup").ok()?;
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     Some(mount_of(&mounts, root)?.join(unified(&membership)?.trim_start_matches('/')))

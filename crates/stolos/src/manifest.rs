@@ -94,6 +94,10 @@ pub(crate) fn report(diagnostics: &[Diagnostic]) -> usize {
 
 /// One diagnostic: code and sentence, the place, the text of the place, what to do.
 fn rendered(diagnostic: &Diagnostic) -> String {
+    // Where the server has the text, its excerpt is all of this already.
+    if let Some(whole) = diagnostic.excerpt.as_deref().filter(|text| text.contains(&format!("[{}]", diagnostic.code))) {
+        return whole.lines().map(|line| format!("{}\n", printable(line))).collect();
+    }
     let severity = match diagnostic.severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
@@ -167,5 +171,8 @@ mod tests {
             "error[P2002]: unknown field `form`\n  --> a.yaml:4:3\n   in Policy /acme:x, spec\n\
              4 |   form: []\n  |   ^^^^\n  help: did you mean `from`?\n"
         );
+        let whole = "error[P2002]: unknown field `form`\n --> a.yaml:4:3";
+        let whole = Diagnostic { excerpt: Some(whole.into()), ..diagnostic };
+        assert_eq!(rendered(&whole), "error[P2002]: unknown field `form`\n --> a.yaml:4:3\n");
     }
 }

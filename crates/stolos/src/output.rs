@@ -218,9 +218,23 @@ pub(crate) fn age(then: jiff::Timestamp, now: jiff::Timestamp) -> String {
     }
 }
 
+/// A duration as people type it: `10m`, `1h 30m`.
+pub(crate) fn printed(period: std::time::Duration) -> String {
+    match jiff::SignedDuration::try_from(period) {
+        Ok(period) => format!("{period:#}"),
+        Err(_) => format!("{period:?}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn periods_are_printed_as_people_type_them() {
+        assert_eq!(printed(std::time::Duration::from_secs(600)), "10m");
+        assert_eq!(printed(std::time::Duration::from_secs(5400)), "1h 30m");
+    }
 
     fn written(form: Output, write: impl FnOnce(&mut Screen<Vec<u8>>) -> Result<(), Failure>) -> String {
         let mut screen = Screen::to(Vec::new(), form);

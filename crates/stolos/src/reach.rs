@@ -11,15 +11,12 @@ use crate::failure::{C, Failure, reason};
 
 /// The failure for a request to `server` that got no answer. `config` is where the address came from.
 pub(crate) fn failure(error: &(dyn Error + 'static), server: &str, config: &Path) -> Failure {
+    if let Some(tls) = tls_error(error) {
+        return from_tls(tls, server, config);
+    }
     let mut timeout = false;
     for cause in chain(error) {
-        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-            return from_tls(tls, server, config);
-        }
         if let Some(io) = cause.downcast_ref::<io::Error>() {
-            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                return from_tls(tls, server, config);
-            }
             if io.raw_os_error().is_some() {
                 return silent(server, config, &reason(io));
             }
@@ -29,6 +26,20 @@ pub(crate) fn failure(error: &(dyn Error + 'static), server: &str, config: &Path
     }
     let bottom = chain(error).last().map(ToString::to_string).unwrap_or_default();
     silent(server, config, if timeout { "no answer in time" } else { &bottom })
+}
+
+/// The TLS error at the bottom. An I/O error says what caused its inner error, and not that the inner one did it, so
+/// inner ones are looked into, however deep.
+fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    chain(error).find_map(|cause| {
+        let inner = || cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause.downcast_ref::<rustls::Error>().or_else(|| tls_error(inner()?))
+    })
+}
+
+/// The failure for a certificate that is refused because the clocks differ, where that is what `error` comes from.
+pub(crate) fn clock(error: &(dyn Error + 'static), server: &str) -> Option<Failure> {
+    tls_error(error).and_then(|error| from_clock(error, server))
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
@@ -43,19 +54,29 @@ fn silent(server: &str, config: &Path, why: &str) -> Failure {
     )
 }
 
-fn from_tls(error: &rustls::Error, server: &str, config: &Path) -> Failure {
+fn from_clock(error: &rustls::Error, server: &str) -> Option<Failure> {
     use CertificateError as E;
     match error {
-        rustls::Error::InvalidCertificate(E::NotValidYet | E::NotValidYetContext { .. }) => Failure::new(
+        rustls::Error::InvalidCertificate(E::NotValidYet | E::NotValidYetContext { .. }) => Some(Failure::new(
             C::CLOCK_SKEW,
             format!("the certificate of {server} begins in the future, so this machine's clock is behind"),
             format!("it is {} here; set the clock (`timedatectl set-ntp true`)", now()),
-        ),
-        rustls::Error::InvalidCertificate(E::Expired | E::ExpiredContext { .. }) => Failure::new(
+        )),
+        rustls::Error::InvalidCertificate(E::Expired | E::ExpiredContext { .. }) => Some(Failure::new(
             C::CLOCK_SKEW,
             format!("the certificate of {server} has ended, or this machine's clock is ahead"),
             format!("it is {} here; if that is right, the server needs a new certificate", now()),
-        ),
+        )),
+        _ => None,
+    }
+}
+
+fn from_tls(error: &rustls::Error, server: &str, config: &Path) -> Failure {
+    use CertificateError as E;
+    if let Some(failure) = from_clock(error, server) {
+        return failure;
+    }
+    match error {
         rustls::Error::InvalidCertificate(E::NotValidForName | E::NotValidForNameContext { .. }) => Failure::new(
             C::SERVER_UNTRUSTED,
             format!("the certificate of {server} is for another name"),
@@ -117,6 +138,9 @@ mod tests {
         assert!(authority.starts_with("error[C6005]") && authority.contains("another authority"), "{authority}");
         let name = tls(CertificateError::NotValidForName);
         assert!(name.starts_with("error[C6005]") && name.contains("another name"), "{name}");
+        let nested = rustls::Error::InvalidCertificate(CertificateError::Expired);
+        let nested = told(&Outer(io::Error::other(io::Error::new(io::ErrorKind::InvalidData, nested))));
+        assert!(nested.starts_with("error[C6007]"), "{nested}");
         let early = tls(CertificateError::NotValidYet);
         assert!(early.starts_with("error[C6007]") && early.contains("is behind"), "{early}");
         let late = tls(CertificateError::Expired);

@@ -13,6 +13,7 @@ pub mod demo;
 pub mod fleet;
 pub mod gateway;
 pub mod ip;
+pub mod machine;
 pub mod netns;
 pub mod node;
 pub mod peer;

@@ -20,6 +20,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ncat", "ncat"),
     ("tcpdump", "tcpdump"),
     ("ping", "iputils-ping"),
+    ("faketime", "faketime"),
+    ("systemd-analyze", "systemd"),
 ];
 
 /// CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN, CAP_BPF.

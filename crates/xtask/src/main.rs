@@ -4,6 +4,7 @@
 
 mod bench;
 mod check;
+mod full;
 mod fuzz;
 mod step;
 mod suite;
@@ -38,7 +39,7 @@ enum Verb {
     Test,
     /// Format, clippy, tidy
     Check {
-        /// Also what needs extra tools: cargo-deny, typos, a cross-check for aarch64 (says what is not there)
+        /// Also cargo-deny, typos, and the kernel programs and Rust crates for aarch64 (pinned tools, kept in target/tools)
         #[arg(long)]
         full: bool,
     },

@@ -1,6 +1,7 @@
 //! House rules that no compiler knows. Each broken one is a line: place, rule, what to do.
 
 mod layers;
+mod page;
 mod source;
 mod text;
 
@@ -16,6 +17,9 @@ pub(crate) fn problems() -> Result<Vec<String>> {
         problems.extend(text::problems(&path, &content));
         if path.ends_with(".rs") {
             problems.extend(source::problems(&path, &content));
+        }
+        if path.ends_with(".md") {
+            problems.extend(page::problems(&path, &content));
         }
         if path.ends_with("Cargo.toml") {
             problems.extend(layers::problems(&path, &content));

@@ -232,6 +232,7 @@ impl Node {
             self.inner.clock_offset_ns = offset;
             self.inner.stale |= !self.enforcer.send(crate::enforce::Command::ClockOffset(offset));
         }
+        self.calm(&code::CLOCK_UNCONFIRMED, "clock");
         self.inner.unpublished = true;
     }
 

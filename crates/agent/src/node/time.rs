@@ -93,7 +93,8 @@ impl Node {
         }
         match self.clock.offset(now).1 {
             TimeSource::Server => self.calm(&code::CLOCK_UNCONFIRMED, "clock"),
-            TimeSource::RealTime | TimeSource::Floor if self.credential.is_some() => {
+            // Right after the start the server's answer is on its way.
+            TimeSource::RealTime | TimeSource::Floor if self.credential.is_some() && self.is_settled() => {
                 self.alarm(&code::CLOCK_UNCONFIRMED, "clock", "");
             }
             TimeSource::RealTime | TimeSource::Floor => {}
@@ -103,6 +104,11 @@ impl Node {
             self.alarm(&code::DATA_UNUSABLE, CLOCK, &crate::sync::chain(&error));
         }
         self.inner.unpublished = true;
+    }
+
+    /// Whether what every start needs (a stream, the server's time) has had its time.
+    fn is_settled(&self) -> bool {
+        self.inner.started.elapsed() >= self.config.timers.reconnect_max
     }
 
     /// Asks the kernel for its counters; flows are reported when they come.

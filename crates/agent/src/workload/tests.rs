@@ -86,6 +86,16 @@ fn it_ends_with_its_last_process_and_not_before_its_first() {
 }
 
 #[test]
+fn a_program_that_ends_before_anybody_looked_has_lived() {
+    let fixture = Fixture::new();
+    let cgroup = fixture.cgroup("web", true);
+    let (_, mut registry) = fixture.registry();
+    let uid = registry.register(&request("web", &cgroup)).expect("taken");
+    fixture.cgroup("web", false);
+    assert_eq!(registry.reap(), [uid]);
+}
+
+#[test]
 fn names_and_cgroups_belong_to_one() {
     let fixture = Fixture::new();
     let (web, api) = (fixture.cgroup("web", true), fixture.cgroup("api", true));

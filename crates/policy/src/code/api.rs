@@ -23,7 +23,7 @@ codes! {
         "Use an operator's certificate.";
     NOT_FOUND = "A3007", "there is no such object",
         "No object of that kind has this name in this namespace.",
-        "List the kind with `stolos get KIND --all`; mind the namespace.";
+        "List the kind with `stolos get KIND`; mind the namespace.";
     ALREADY_EXISTS = "A3008", "the object exists already",
         "A create was asked for, and there is one of that name.",
         "Use apply, or another name.";

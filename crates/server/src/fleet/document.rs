@@ -248,6 +248,7 @@ impl Fleet {
     fn take_workload(&mut self, at: WorkloadRef) -> Option<WorkloadEntry> {
         let workload = self.workloads.remove(&at)?;
         self.compiled.release(workload.class);
+        self.departed.keep(workload.clone());
         Some(workload)
     }
 

@@ -459,7 +459,7 @@ fn fits(text: &str, end: &FlowEnd) -> bool {
 }
 
 fn end_of(fleet: &Fleet, at: WorkloadRef) -> FlowEnd {
-    match fleet.workload(at) {
+    match fleet.workload_or_departed(at) {
         Some(workload) => end_of_entry(workload),
         None => FlowEnd { node: fleet.node(at.node).map(|n| n.name.clone()), ..FlowEnd::default() },
     }

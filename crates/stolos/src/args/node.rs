@@ -181,4 +181,16 @@ pub(crate) struct Dev {
     /// Server only: no agent, no root needed
     #[arg(long)]
     pub(crate) no_agent: bool,
+    /// The cgroup v2 directory to make its own cgroup in, `stolos-dev` (default: where cgroup v2 is mounted)
+    #[arg(long, value_name = "DIR", env = "STOLOS_CGROUP_ROOT", hide_env_values = true)]
+    pub(crate) cgroup_root: Option<PathBuf>,
+    /// Where programs and maps are pinned, on a BPF file system; removed at the end
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/sys/fs/bpf/stolos-dev",
+        env = "STOLOS_BPF_PIN",
+        hide_env_values = true
+    )]
+    pub(crate) bpf_pin: PathBuf,
 }

@@ -168,7 +168,7 @@ impl Protocol {
 /// `stolos flows`
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  stolos flows --since 10m --verdict deny\n  stolos flows --follow -n /acme -o json"
+    after_help = "Examples:\n  stolos flows --since 10m --verdict deny\n  stolos flows --from cron --to db --limit 5\n  stolos flows --follow -n /acme -o json"
 )]
 pub(crate) struct Flows {
     /// Go on showing flows as they are reported, until Ctrl-C
@@ -180,6 +180,15 @@ pub(crate) struct Flows {
     /// Only flows with this verdict, or that enforcing would refuse
     #[arg(long, value_enum)]
     pub(crate) verdict: Option<Verdict>,
+    /// Only flows of this client: a workload (also one that has ended), an external network or an address
+    #[arg(long, value_name = "END")]
+    pub(crate) from: Option<String>,
+    /// Only flows to this server
+    #[arg(long, value_name = "END")]
+    pub(crate) to: Option<String>,
+    /// Only so many, the newest (default: 1000, at most 10000)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000), conflicts_with = "follow")]
+    pub(crate) limit: Option<u32>,
     /// Only flows with an end in this namespace or below it
     #[command(flatten)]
     pub(crate) scope: Scope,

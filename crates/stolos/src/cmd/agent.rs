@@ -8,7 +8,7 @@ use reqwest::Method;
 use crate::agent_socket::AgentSocket;
 use crate::args::{AgentVerb, Output};
 use crate::failure::Outcome;
-use crate::output::{Columns, Ink, Screen, age, printable};
+use crate::output::{Columns, Ink, Screen, age, printable, printed};
 use crate::process;
 
 pub(crate) mod run;
@@ -21,7 +21,10 @@ pub(crate) fn run(verb: AgentVerb) -> Outcome {
             let body = Detach { for_s: period.map(|period| period.as_secs().max(1)) };
             process::ask(agent.send::<Enforcement>(Method::POST, &["detach"], &body))?;
             let back = match period {
-                Some(period) => format!("it comes back by itself in {period:?}, or at once with `stolos agent attach`"),
+                Some(period) => {
+                    let period = printed(period);
+                    format!("it comes back by itself in {period}, or at once with `stolos agent attach`")
+                }
                 None => "`stolos agent attach` puts it back".to_owned(),
             };
             Screen::stdout(Output::Table).line(format!("Nothing is enforced on this node now; {back}."))

@@ -1,10 +1,10 @@
 //! `stolos cluster …`: how nodes get in.
 
-use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use api::token::JoinTokenRequest;
+use tempfile::NamedTempFile;
 
 use crate::args::{ClusterVerb, JoinToken, Output};
 use crate::failure::{Failure, Outcome};
@@ -20,10 +20,12 @@ pub(crate) fn run(verb: ClusterVerb) -> Outcome {
 
 fn join_token(args: JoinToken) -> Outcome {
     let server = Server::configured(&args.connection, &Default::default())?;
-    // Before the token is made: a token that cannot be kept would lie about unspent.
+    // Before the token is made: a token that cannot be kept would lie about unspent. And beside the file: what was in it
+    // is lost only for a token.
     let file = args.out.as_ref().map(|path| {
-        let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-        opened.map(|file| (path, file)).map_err(|error| Failure::unwritable(path, &error))
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let made = NamedTempFile::new_in(directory);
+        made.map(|file| (path, file)).map_err(|error| Failure::unwritable(path, &error))
     });
     let file = file.transpose()?;
     let request = JoinTokenRequest { ttl_s: args.ttl.map(|ttl| ttl.as_secs()), node: args.node.clone() };
@@ -32,7 +34,8 @@ fn join_token(args: JoinToken) -> Outcome {
     match file {
         None => screen.line(&answer.token),
         Some((path, mut file)) => {
-            writeln!(file, "{}", answer.token).map_err(|error| Failure::unwritable(path, &error))?;
+            let written = writeln!(file, "{}", answer.token).and_then(|()| Ok(file.persist(path).map(drop)?));
+            written.map_err(|error| Failure::unwritable(path, &error))?;
             let left = age(jiff::Timestamp::now(), answer.expires);
             screen.line(format!(
                 "Wrote {}: one node can join {} with it within {left}.",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use api::kind::{KINDS, Scope};
+use api::kind::{KINDS, Scope, Verb};
 use api::object::ObjectKey;
 
 use crate::args::{Delete, Output};
@@ -37,7 +37,7 @@ pub(crate) fn run(args: Delete) -> Outcome {
 /// The key that was typed. A namespace is named by its path, or by its last part below `-n`.
 fn key(kind: &str, name: &str, namespace: Option<&str>) -> Result<ObjectKey, Failure> {
     let kind = kind_named(kind)?;
-    if !kind.writable() {
+    if !kind.verbs.contains(&Verb::Delete) {
         return Err(Failure::usage(
             C::KIND_UNKNOWN,
             format!("a {} is reported by agents and not deleted by hand", kind.name),
@@ -82,6 +82,7 @@ mod tests {
         assert_eq!(key("ns", "prod", Some("/acme")).unwrap().path(), "/acme/prod");
         assert_eq!(key("policies", "a", Some("/acme")).unwrap().to_string(), "Policy /acme:a");
         assert_eq!(key("rev", "r", Some("/acme")).unwrap().to_string(), "Revocation /:r");
-        assert!(key("node", "n1", None).unwrap_err().to_string().contains("stolos revoke node n1"));
+        assert_eq!(key("node", "n1", None).unwrap().to_string(), "Node /:n1");
+        assert!(key("wl", "web", None).unwrap_err().to_string().contains("stolos revoke workload web"));
     }
 }

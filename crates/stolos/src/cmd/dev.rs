@@ -2,12 +2,15 @@
 //!
 //! The agent enforces below a cgroup of its own, `stolos-dev`, so that nothing else on the machine is touched.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use agent::Agent;
 use agent::config::{Config as AgentConfig, Source};
+use agent::workload::namespaces::Namespaces;
 use api::apply::{ApplyRequest, Source as Document};
 use api::local::{Detach, Enforcement, Status};
 use api::token::JoinTokenRequest;
@@ -27,18 +30,18 @@ use crate::output::Screen;
 use crate::process;
 use crate::server::Server;
 
+mod release;
+
 /// The tenancy that a newcomer finds.
 const FLEET: &str = include_str!("dev/fleet.yaml");
-/// What lets `shell` reach `web`.
+/// What lets `web` reach `db`.
 const ALLOW: &str = include_str!("dev/allow.yaml");
 /// What makes policies bite.
 const ENFORCE: &str = include_str!("dev/enforce.yaml");
 /// Name of the cluster in [`FLEET`].
 const CLUSTER: &str = "dev";
-/// The cgroup and the directory of pins.
-const PLACE: &str = "stolos-dev";
-/// Where BPF objects are pinned.
-const BPF: &str = "/sys/fs/bpf";
+/// Name of its cgroup.
+const CGROUP: &str = "stolos-dev";
 
 pub(crate) fn run(args: Dev) -> Outcome {
     if !args.no_agent && !rustix::process::geteuid().is_root() {
@@ -48,7 +51,8 @@ pub(crate) fn run(args: Dev) -> Outcome {
             "run `stolos dev` as root, or `stolos dev --no-agent` for the server alone",
         ));
     }
-    process::start_log("warn")?;
+    // Warnings are for operators; here they would tell of dev's own coming and going.
+    process::start_log("error")?;
     let temporary = match &args.data {
         Some(_) => None,
         None => Some(
@@ -76,7 +80,7 @@ pub(crate) fn run(args: Dev) -> Outcome {
 async fn machine(plane: &Plane, args: &Dev, data: &Path, stop: &CancellationToken) -> Outcome {
     let node = match args.no_agent {
         true => None,
-        false => Some(Node::start(plane, data).await?),
+        false => Some(Node::start(plane, args, data).await?),
     };
     let invited = invite(plane, node.as_ref(), data);
     if invited.is_ok() {
@@ -110,7 +114,7 @@ impl Plane {
         let stop = CancellationToken::new();
         let task = tokio::spawn(bound.run(stop.clone()));
         let plane = Self { admin: paths.admin, stop, task };
-        plane.server()?.apply(&fleet(), false).await?;
+        plane.server()?.apply(&fleet(&own_addresses()), false).await?;
         Ok(plane)
     }
 
@@ -125,8 +129,17 @@ impl Plane {
     }
 }
 
-fn fleet() -> ApplyRequest {
-    ApplyRequest { sources: vec![Document { name: "fleet.yaml".to_owned(), text: FLEET.to_owned() }], namespace: None }
+/// The tenancy, with this machine's addresses as what its agent may declare.
+fn fleet(addresses: &BTreeSet<IpAddr>) -> ApplyRequest {
+    let ranges: Vec<String> =
+        addresses.iter().map(|at| format!("\"{at}/{}\"", if at.is_ipv4() { 32 } else { 128 })).collect();
+    let text = FLEET.replace("addressRanges: []", &format!("addressRanges: [{}]", ranges.join(", ")));
+    ApplyRequest { sources: vec![Document { name: "fleet.yaml".to_owned(), text }], namespace: None }
+}
+
+/// Addresses of this machine; none where it has none beside loopback.
+fn own_addresses() -> BTreeSet<IpAddr> {
+    Namespaces::new().map(|namespaces| namespaces.own_addresses()).unwrap_or_default()
 }
 
 /// The agent of this machine.
@@ -139,7 +152,7 @@ struct Node {
 }
 
 impl Node {
-    async fn start(plane: &Plane, data: &Path) -> Result<Self, Failure> {
+    async fn start(plane: &Plane, args: &Dev, data: &Path) -> Result<Self, Failure> {
         // Spent at once, or, where the node is enrolled already, soon over.
         let request = JoinTokenRequest { ttl_s: Some(60), node: None };
         let token = plane.server()?.join_token(CLUSTER, &request).await?.token;
@@ -150,12 +163,12 @@ impl Node {
                 "this is a defect; please report it",
             )
         })?;
-        let cgroup = agent_run::cgroup_mount()?.join(PLACE);
+        let cgroup = args.cgroup_root.clone().map_or_else(agent_run::cgroup_mount, Ok)?.join(CGROUP);
         fs::create_dir_all(&cgroup).map_err(|error| {
             let what = format!("cannot make the cgroup {}: {}", cgroup.display(), reason(&error));
             Failure::new(C::CGROUP_REFUSED, what, "run it as root on a machine with cgroup v2")
         })?;
-        let (pin, socket) = (Path::new(BPF).join(PLACE), data.join("agent.sock"));
+        let (pin, socket) = (args.bpf_pin.clone(), data.join("agent.sock"));
         let config = AgentConfig {
             data: data.join("agent"),
             cgroup_root: cgroup.clone(),
@@ -191,7 +204,7 @@ impl Node {
         Ok(())
     }
 
-    /// Takes the programs off, ends the agent, and removes what it left. What still runs in the cgroup goes on without us.
+    /// Takes the programs off, ends the agent, and removes what it left. Workloads that still run go on without us.
     async fn stop(self) -> Outcome {
         let detached = match AgentSocket::connectable(&self.socket) {
             Ok(agent) => agent.send::<Enforcement>(Method::POST, &["detach"], &Detach::default()).await.map(|_| ()),
@@ -201,10 +214,16 @@ impl Node {
         // A task that panicked has said so in the log.
         let _ = self.task.await;
         let _ = fs::remove_dir(&self.pin);
-        if fs::remove_dir(&self.cgroup).is_err() && self.cgroup.exists() {
-            let text = format!("{} stays: programs still run in it, without Stolos now.\n", self.cgroup.display());
-            let _ = std::io::stderr().write_all(text.as_bytes());
+        let released = release::release(&self.cgroup);
+        let mut text = String::new();
+        if !released.moved.is_empty() {
+            text = format!("Still running, without Stolos now: {}\n", released.moved.join(", "));
         }
+        if let Some(stays) = released.stays {
+            text.push_str(&format!("{stays}\n"));
+        }
+        // Where standard error is gone there is nobody left to tell.
+        let _ = std::io::stderr().write_all(text.as_bytes());
         detached
     }
 }
@@ -221,17 +240,20 @@ fn invite(plane: &Plane, node: Option<&Node>, data: &Path) -> Outcome {
     let Some(node) = node else {
         return screen.line("  stolos status\n  stolos get namespaces");
     };
+    let address = own_addresses().into_iter().next().unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let data = data.display();
     screen.line(format!("  export STOLOS_SOCKET={}", node.socket.display()))?;
-    screen.line("  stolos run --name web --label app=web -- python3 -m http.server 8080 &")?;
-    screen.line("  stolos run --name shell --label app=shell -- curl -sS -o /dev/null http://127.0.0.1:8080/")?;
-    screen
-        .line("  stolos flows                                  # one row, both identities, what enforcing would say")?;
-    screen
-        .line("  stolos explain flow shell web:8080            # why, and the smallest rule that would allow it\n")?;
+    screen.line("  stolos run --name db --label app=db -- redis-server --save '' --protected-mode no &")?;
+    let every_second = format!("sh -c 'while sleep 1; do redis-cli -h {address} ping; done' >web.log 2>&1 &");
+    screen.line(format!("  stolos run --name web --label app=web -- {every_second}"))?;
+    screen.line("  stolos flows                          # one row, both identities, what enforcing would say")?;
+    screen.line("  stolos explain flow web db:6379       # why, and the smallest rule that would allow it\n")?;
     screen.line("Then let policies bite:")?;
-    screen.line(format!("  stolos apply --dry-run -f {}/enforce.yaml   # what would break", data.display()))?;
-    screen.line(format!("  stolos apply -f {0}/allow.yaml -f {0}/enforce.yaml", data.display()))?;
-    screen.line("  stolos status; stolos doctor")?;
+    screen.line(format!("  stolos apply --dry-run -f {data}/enforce.yaml   # what would break"))?;
+    screen.line(format!("  stolos apply -f {data}/allow.yaml -f {data}/enforce.yaml"))?;
+    screen.line("  tail -f web.log                                         # goes on: web may")?;
+    screen.line(format!("  stolos run --name cron -- redis-cli -h {address} ping   # refused: nobody allows cron"))?;
+    screen.line("  stolos flows; stolos status; stolos doctor")?;
     screen.flush()
 }
 
@@ -246,7 +268,11 @@ mod tests {
             .map(|(name, text)| Document { name: name.to_owned(), text: text.to_owned() })
             .into();
         assert!(manifest::check(&sources).is_ok());
+        let addresses = BTreeSet::from(["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()]);
+        let own = fleet(&addresses).sources;
+        assert!(own[0].text.contains(r#"addressRanges: ["192.0.2.7/32", "2001:db8::7/128"]"#), "{}", own[0].text);
+        assert!(manifest::check(&own).is_ok());
         let named: Vec<String> = manifest::keys(&sources, None).iter().map(ToString::to_string).collect();
-        assert_eq!(named, ["Namespace /dev", "Cluster /:dev", "Policy /dev:shell-to-web", "Namespace /dev"]);
+        assert_eq!(named, ["Namespace /dev", "Cluster /:dev", "Policy /dev:web-to-db", "Namespace /dev"]);
     }
 }

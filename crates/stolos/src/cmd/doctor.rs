@@ -114,7 +114,7 @@ fn kernel(release: &str) -> Check {
 }
 
 fn release() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+    rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
 fn write_bundle(file: &Path, report: &Report, status: Option<Status>, metrics: Option<String>) -> Outcome {

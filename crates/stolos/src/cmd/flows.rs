@@ -30,6 +30,9 @@ fn query(args: &Flows, now: jiff::Timestamp) -> FlowQuery {
     };
     let since = args.since.and_then(|since| jiff::SignedDuration::try_from(since).ok());
     FlowQuery {
+        from: args.from.clone(),
+        to: args.to.clone(),
+        limit: args.limit,
         namespace: args.scope.namespace.clone(),
         verdict,
         would,

@@ -49,11 +49,15 @@ fn called(object: &Object, word: &str) -> bool {
 }
 
 fn no_such(kind: &Kind, name: &str, namespace: Option<&str>, there: &[Object]) -> Failure {
-    let near = there
-        .iter()
-        .map(|object| (strsim::damerau_levenshtein(&object.metadata.name, name), object.key()))
-        .min()
-        .filter(|(distance, _)| *distance <= 3);
+    let distance = |object: &Object| {
+        // A workload's name here is NAME.NODE; people type the first part.
+        let whole = object.metadata.name.as_str();
+        let short = whole.split('.').next().unwrap_or(whole);
+        [whole, short].map(|known| strsim::damerau_levenshtein(known, name)).into_iter().min().unwrap_or_default()
+    };
+    // What shares no letter is no slip of the finger.
+    let limit = 3.min(name.len().saturating_sub(1));
+    let near = there.iter().map(|object| (distance(object), object.key())).min().filter(|(near, _)| *near <= limit);
     let mend = match near {
         Some((_, key)) => format!("did you mean `{}`?", word(&key)),
         None => format!("`stolos get {}` lists them", kind.plural),
@@ -112,6 +116,9 @@ mod tests {
         let there = [object("Policy", "/acme", "web-to-db")];
         let text = no_such(kind::find("policy").unwrap(), "web-to-bd", None, &there).to_string();
         assert!(text.contains("did you mean `web-to-db -n /acme`?"), "{text}");
+        let there = [object("Workload", "/acme", "web.n1")];
+        let text = no_such(kind::find("workload").unwrap(), "wbe", None, &there).to_string();
+        assert!(text.contains("did you mean `web.n1 -n /acme`?"), "{text}");
         let text = no_such(kind::find("policy").unwrap(), "other", Some("/x"), &[]).to_string();
         assert!(text.contains("in /x or below") && text.contains("`stolos get policies`"), "{text}");
     }

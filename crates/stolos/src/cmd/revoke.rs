@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::args::{Revoke, RevokeTarget};
 use crate::failure::{C, Failure, Outcome};
-use crate::output::{Columns, Ink, Screen};
+use crate::output::{Columns, Ink, Screen, printed};
 use crate::process;
 use crate::server::Server;
 
@@ -28,7 +28,7 @@ pub(crate) fn run(args: Revoke) -> Outcome {
         [] => Ok(()),
         nodes => Err(Failure::new(
             C::UNCONFIRMED,
-            format!("{} did not confirm within {:?}", nodes.join(", "), args.wait),
+            format!("{} did not confirm within {}", nodes.join(", "), printed(args.wait)),
             format!("`stolos get revocation {}` goes on showing who has", revoked.name),
         )),
     }

@@ -4,6 +4,8 @@
 //! needs the machine for itself (timing, listings of the whole machine) begins with `testbed::run::alone()`.
 
 mod arena;
+mod dev;
+mod docs;
 mod guarded;
 mod netns_attacks;
 mod netns_bench;

@@ -98,6 +98,17 @@ fn a_node_speaks_only_for_its_own_workloads() {
 }
 
 #[test]
+fn the_last_flows_of_a_workload_that_has_ended_are_still_its_own() {
+    let (mut fleet, mut table) = (fleet(), Table::default());
+    assert!(fleet.delete(&api::object::ObjectKey::new("Workload", "/acme/eu-1", "web.n1"), None));
+    assert!(table.take(&fleet, node(1), "p", &batch(1, vec![report("egress", "deny", 77)]), now()));
+    assert_eq!(all(&table)[0].client.workload.as_deref(), Some("/acme/eu-1/web"));
+    fleet.with_workload(1, 1, "cron", serde_json::json!({}));
+    assert!(table.take(&fleet, node(1), "p", &batch(2, vec![report("egress", "deny", 78)]), now()));
+    assert_eq!(all(&table)[1].client.workload.as_deref(), Some("/acme/eu-1/cron"), "the living one comes first");
+}
+
+#[test]
 fn external_ends_are_known_by_address() {
     let (fleet, mut table) = (fleet(), Table::default());
     let flow = wire::Flow { peer: None, external: vec!["/:lan".into()], ..report("ingress", "allow", 9) };

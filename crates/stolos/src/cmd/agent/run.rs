@@ -5,13 +5,14 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use agent::config::{Config, Source};
+use agent::sync::enrol::EnrolError;
 use agent::{Agent, BindError};
 use api::token::{JoinToken, TokenError};
 
 use crate::args::AgentRun;
 use crate::failure::{C, Failure, Outcome};
 use crate::output::printable;
-use crate::{launch, process};
+use crate::{launch, process, reach};
 
 pub(crate) fn run(args: AgentRun) -> Outcome {
     process::start_log("info")?;
@@ -67,7 +68,10 @@ fn join_token(file: &Path) -> Result<Option<JoinToken>, Failure> {
     text.parse().map(Some).map_err(|error: TokenError| {
         Failure::new(
             C::TOKEN_UNREADABLE,
-            format!("{} holds no join token: {error}", file.display()),
+            match error {
+                TokenError::NotAToken => format!("{} holds no join token", file.display()),
+                other => format!("{}: {other}", file.display()),
+            },
             "make one with `stolos cluster join-token CLUSTER --out FILE`",
         )
     })
@@ -79,13 +83,36 @@ fn unknown_feature(word: &str) -> Failure {
 
 /// Why the agent did not start, with its own code and what that says to do.
 pub(crate) fn bind_failed(error: &BindError) -> Failure {
-    let code = error.code();
+    let code = match error {
+        BindError::Enrol(cause) => match enrolment(cause) {
+            Some(failure) => return failure,
+            None => error.code(),
+        },
+        _ => error.code(),
+    };
     Failure::new(code.id, printable(&error.to_string()), code.mend)
+}
+
+/// What a failed enrolment says more exactly than "it failed": the clocks differ, or the server gave a code.
+fn enrolment(error: &EnrolError) -> Option<Failure> {
+    let EnrolError::Refused(words) = error else { return reach::clock(error, "the server") };
+    let (code, sentence) = words.split_once(": ")?;
+    let code = policy::code::find(code)?;
+    Some(Failure::new(code.id, format!("this node could not be enrolled: {}", printable(sentence)), code.mend))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_servers_reason_not_to_enrol_keeps_its_code() {
+        let spent = BindError::Enrol(EnrolError::Refused("E4002: the join token was used already".to_owned()));
+        let told = bind_failed(&spent).to_string();
+        assert!(told.starts_with("error[E4002]: this node could not be enrolled: the join token was used"), "{told}");
+        let strange = BindError::Enrol(EnrolError::Refused("no".to_owned()));
+        assert!(bind_failed(&strange).to_string().starts_with("error[K5019]"), "{}", bind_failed(&strange));
+    }
 
     #[test]
     fn a_token_file_that_is_gone_is_no_error_and_a_damaged_one_is() {
