@@ -294,7 +294,8 @@ int stolos_create(struct bpf_sock *sk)
 		return 1;
 	stamp = stamp_of_current(cfg);
 	l = local_of(stamp);
-	if (!l)
+	/* a host that nobody protects by name opens what it likes, the agent's own raw sockets among it */
+	if (!l || (l->flags & (L_HOST | L_ENFORCE)) == L_HOST)
 		return 1;
 	return refuse_socket(sk, stamp, l, protocol == PROTO_MPTCP ? R_MPTCP : R_RAW_SOCKET, bpf_get_netns_cookie(sk));
 }
