@@ -104,8 +104,21 @@ INLINE int refuse_dial(struct bpf_sock_addr *ctx, const struct decision *d, cons
 	return refuse_call(ERRNO_CONNREFUSED);
 }
 
+/* A datagram from the own address of another workload: without rights IPv6 lets a socket claim one (rule 1). */
+NOINLINE int is_another(const union addr *from, __u32 stamp)
+{
+	const struct config *cfg = configuration();
+	struct local *l = local_of(stamp);
+	struct place *place;
+
+	if (!from || !cfg || !l)
+		return 0;
+	place = place_of(from, 0, 0);
+	return place && place->kind == PLACE_WORKLOAD && !(l->flags & L_PLACED && place->ref == ref_of(cfg, l));
+}
+
 /* A datagram's destination, from connect() or sendmsg(): the answer is recorded so that replies find their way. */
-INLINE int send_udp(struct bpf_sock_addr *ctx, const union addr *to)
+INLINE int send_udp(struct bpf_sock_addr *ctx, const union addr *to, const union addr *from)
 {
 	struct config *cfg = configuration();
 	struct decision d = { .proto = PROTO_UDP, .direction = EGRESS };
@@ -135,6 +148,10 @@ INLINE int send_udp(struct bpf_sock_addr *ctx, const union addr *to)
 	d.port = swap16(ctx->user_port);
 	if (!l || (is_dhcp(d.port) && is_dhcp(sk->src_port)))
 		return 1;
+	if (from->d[1] && is_another(from, d.stamp)) {
+		deny(&d, R_SOURCE_MISMATCH);
+		return refuse_dial(ctx, &d, l, to);
+	}
 	flow_key_of(&key, bpf_get_socket_cookie(ctx), to, d.port);
 	flow = flow_of(&key, d.live);
 	if (flow && (flow->live == d.live || (flow->direction == INGRESS && !(l->flags & L_REVOKED))))
@@ -157,7 +174,7 @@ INLINE bool wants_fast_open(struct bpf_sock *sk)
 	return tp && (tp->fastopen_req || BPF_CORE_READ_BITFIELD(tp, fastopen_connect));
 }
 
-INLINE int dial(struct bpf_sock_addr *ctx, const union addr *to)
+INLINE int dial(struct bpf_sock_addr *ctx, const union addr *to, const union addr *from)
 {
 	struct config *cfg = configuration();
 	struct decision d = {};
@@ -169,7 +186,7 @@ INLINE int dial(struct bpf_sock_addr *ctx, const union addr *to)
 	if (!cfg || !cfg->live || !sk)
 		return 1;
 	if (ctx->protocol != PROTO_TCP)
-		return ctx->protocol == PROTO_UDP ? send_udp(ctx, to) : 1;
+		return ctx->protocol == PROTO_UDP ? send_udp(ctx, to, from) : 1;
 	st = bpf_sk_storage_get(&socks, sk, &fresh, SK_STORAGE_CREATE);
 	if (!st) {
 		stage(S_NO_MEMORY);
@@ -202,50 +219,73 @@ INLINE int dial(struct bpf_sock_addr *ctx, const union addr *to)
 	return judge_dial(&d, to) || refuse_dial(ctx, &d, l, to);
 }
 
+/* A socket's own address; zero = it has none yet. */
+INLINE void bound_v4(union addr *from, __u32 ip4)
+{
+	from->d[0] = 0;
+	from->d[1] = 0;
+	if (ip4)
+		addr_v4(from, ip4);
+}
+
 SEC("cgroup/connect4")
 int stolos_connect4(struct bpf_sock_addr *ctx)
 {
-	union addr to;
+	struct bpf_sock *sk = ctx->sk;
+	union addr to, from;
 
 	addr_v4(&to, ctx->user_ip4);
 	name_loopback(&to);
-	return dial(ctx, &to);
+	bound_v4(&from, sk ? sk->src_ip4 : 0);
+	return dial(ctx, &to, &from);
 }
 
 SEC("cgroup/connect6")
 int stolos_connect6(struct bpf_sock_addr *ctx)
 {
-	union addr to;
+	struct bpf_sock *sk = ctx->sk;
+	union addr to, from = {};
 
 	to.w[0] = ONCE(ctx->user_ip6[0]);
 	to.w[1] = ONCE(ctx->user_ip6[1]);
 	to.w[2] = ONCE(ctx->user_ip6[2]);
 	to.w[3] = ONCE(ctx->user_ip6[3]);
 	name_loopback(&to);
-	return dial(ctx, &to);
+	if (sk) {
+		from.w[0] = ONCE(sk->src_ip6[0]);
+		from.w[1] = ONCE(sk->src_ip6[1]);
+		from.w[2] = ONCE(sk->src_ip6[2]);
+		from.w[3] = ONCE(sk->src_ip6[3]);
+	}
+	return dial(ctx, &to, &from);
 }
 
 SEC("cgroup/sendmsg4")
 int stolos_sendmsg4(struct bpf_sock_addr *ctx)
 {
-	union addr to;
+	union addr to, from;
 
 	addr_v4(&to, ctx->user_ip4);
 	name_loopback(&to);
-	return ctx->protocol == PROTO_UDP ? send_udp(ctx, &to) : 1;
+	bound_v4(&from, ctx->msg_src_ip4);
+	return ctx->protocol == PROTO_UDP ? send_udp(ctx, &to, &from) : 1;
 }
 
 SEC("cgroup/sendmsg6")
 int stolos_sendmsg6(struct bpf_sock_addr *ctx)
 {
-	union addr to;
+	union addr to, from;
 
 	to.w[0] = ONCE(ctx->user_ip6[0]);
 	to.w[1] = ONCE(ctx->user_ip6[1]);
 	to.w[2] = ONCE(ctx->user_ip6[2]);
 	to.w[3] = ONCE(ctx->user_ip6[3]);
 	name_loopback(&to);
-	return ctx->protocol == PROTO_UDP ? send_udp(ctx, &to) : 1;
+	from.w[0] = ONCE(ctx->msg_src_ip6[0]);
+	from.w[1] = ONCE(ctx->msg_src_ip6[1]);
+	from.w[2] = ONCE(ctx->msg_src_ip6[2]);
+	from.w[3] = ONCE(ctx->msg_src_ip6[3]);
+	return ctx->protocol == PROTO_UDP ? send_udp(ctx, &to, &from) : 1;
 }
 
 /* Records and counts what a protected workload may not open. 1 = it observes only. */

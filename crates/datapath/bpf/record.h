@@ -9,6 +9,18 @@ INLINE __u64 netns_of(struct bpf_sock *sk)
 	return tp ? tp->inet_conn.icsk_inet.sk.__sk_common.skc_net.net->net_cookie : 0;
 }
 
+/* Reasons that rest on a name which anybody may write into a packet. */
+#define HEARSAY (1ULL << R_OPTION_MALFORMED | 1ULL << R_FLEET_MAC_BAD | 1ULL << R_PAIR_MAC_BAD | 1ULL << R_TIME_OUTSIDE | \
+		 1ULL << R_PEER_UNKNOWN | 1ULL << R_KEY_UNKNOWN | 1ULL << R_SEQUENCE_UNEXPECTED)
+
+/* The end that a cell of the counters names. Invented names would use all cells up: they share one. */
+INLINE __u64 counted_end(const struct decision *d)
+{
+	if (d->proof == PROOF_EXTERNAL)
+		return d->class;
+	return d->proof != PROOF_PROVED && HEARSAY >> (d->reason & (REASONS - 1)) & 1 ? 0 : d->peer;
+}
+
 /* Counts one refusal, carried out or not. Nothing is lost: without a cell it is counted by reason. */
 NOINLINE int count_denial(const struct decision *d, __u32 would)
 {
@@ -18,7 +30,7 @@ NOINLINE int count_denial(const struct decision *d, __u32 would)
 	if (!d)
 		return 0;
 	stage(S_STAGES + (would ? REASONS : 0) + (d->reason & (REASONS - 1)));
-	key.peer = d->proof == PROOF_EXTERNAL ? d->class : d->peer;
+	key.peer = counted_end(d);
 	key.rule = d->rule;
 	key.stamp = d->stamp;
 	key.port = d->port;

@@ -29,6 +29,7 @@ use crate::guarded::{Guarded, SILENCE};
 
 /// The first retransmission comes after a second.
 const RETRANSMITTED: Duration = Duration::from_secs(3);
+const RETRANSMITTED_ONCE: Duration = Duration::from_millis(1800);
 
 fn boot_ns() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
@@ -96,10 +97,11 @@ fn rule_11_a_place_that_does_not_fit_is_refused_once_the_question_was_answered_a
         let listen = arena.pod_address(SocketAddr::new(server, 0), 6000);
         let _relay = Relay::start(arena.attacker_pod.place().netns(), listen, SocketAddr::new(server, listener.port))?;
         let peer = arena.client.peer.clone();
-        let call = std::thread::spawn(move || peer.connect(listen, GIVE_UP));
+        let call = std::thread::spawn(move || peer.connect(listen, RETRANSMITTED_ONCE));
         let (seen, outcome) = refused_by_agent(&mut arena.client, &refuser, call)?;
         assert!(outcome.err().expect("refused").timed_out, "unknown is not denied: {seen:?}");
-        assert!(seen.iter().any(|event| matches!(event.kind, Kind::Unknown { .. })), "{seen:?}");
+        let questions = seen.iter().filter(|event| matches!(event.kind, Kind::Unknown { .. })).count();
+        assert!(questions >= 2, "asked with each answer that came: {seen:?}");
         assert!(!seen.iter().any(|event| matches!(event.kind, Kind::Refused { .. })), "{seen:?}");
 
         let peer = arena.client.peer.clone();
@@ -301,6 +303,34 @@ fn rule_03_a_first_segment_with_another_number_is_dropped_and_heals() -> Result<
         arena.attacker.injector().send(&ack)?;
         wait::until("the connection", LIMIT, || listener.accepted().ok().filter(|all| all.len() == 1))?;
     }
+    arena.run.finish()
+}
+
+#[test]
+fn invented_names_share_one_cell_of_the_counters() -> Result<()> {
+    let arena = Arena::build("rules-hearsay")?;
+    let spy = arena.honest_spy()?;
+    let oracle = arena.server.oracle()?;
+    let (_, server) = arena.families()[0];
+    let listener = arena.server.peer.listen(server, 0)?;
+    let to = SocketAddr::new(server, listener.port);
+    let before = arena.server.refused();
+    for number in 0..500u32 {
+        let mut forged = spy.syn(arena.pod_address(to, 7001), to, number, oracle.now())?;
+        let mut option = option_of(&forged)?.to_bytes();
+        option[7..12].copy_from_slice(&[1, 0, 0, (number >> 8) as u8, number as u8]);
+        testbed::attack::forge::replace(&mut forged, option);
+        arena.attacker.injector().send(&forged)?;
+    }
+    let mut tally = Tally::default();
+    (0..500).for_each(|_| tally.add(Fate::Refused(Reason::FleetMacBad)));
+    arena.server.expect(&tally, &before)?;
+    let denials = arena.server.datapath.denials();
+    let cells: Vec<_> = denials.cells.iter().filter(|cell| cell.reason == Some(Reason::FleetMacBad)).collect();
+    assert!(
+        matches!(cells[..], [cell] if cell.count == 500 && cell.peer == datapath::event::Peer::Unknown),
+        "{cells:?}"
+    );
     arena.run.finish()
 }
 

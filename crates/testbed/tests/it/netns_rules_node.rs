@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result, bail};
 use datapath::count::Stage;
 use datapath::event::{Event, Kind};
+use datapath::{Datapath, Options};
 use handshake::segment::TcpFlags;
 use policy::reason::Reason;
 use testbed::attack::tap::Tap;
@@ -309,6 +310,71 @@ fn rule_07_what_was_open_before_its_process_became_a_workloads_is_older_not_refu
     }
     assert_eq!(guarded.of(a)?.sweep(a.netns().fd())?.cut.len(), 1, "until its declared end");
     assert!(live.wait_end(LIMIT)?.is_err());
+    run.finish()
+}
+
+#[test]
+fn rule_07_what_opened_between_the_attach_and_the_first_state_is_older_not_refused() -> Result<()> {
+    let run = Run::start("node-between")?;
+    let world = World::one_cluster(&run, 2)?;
+    let [a, b] = &world.clusters[0].nodes[..] else { panic!("two nodes were asked for") };
+    let (web, db) = (a.workload("web")?, b.workload("db")?);
+    let mut fleet = Fleet::of(&world)?;
+    fleet.add(a, &web, "web")?;
+    fleet.add(b, &db, "db")?;
+    fleet.allow("web", "db", TCP, PORT + 1..=PORT + 1);
+    let mut datapaths = Vec::new();
+    for node in [a, b] {
+        let mut datapath = Datapath::attach(Options::new(node.cgroup().path(), node.bpffs()?))?;
+        datapath.listeners(node.netns().fd())?;
+        datapath.all_marked();
+        datapaths.push((node, datapath));
+    }
+    let (asking, serving) = (web.peer()?, db.peer()?);
+    let to = SocketAddr::new(b.addresses().v4.into(), PORT);
+    let listeners = [serving.listen(to.ip(), PORT)?, serving.listen(to.ip(), PORT + 1)?];
+    let live = asking.connect(to, LIMIT)??;
+    for (node, datapath) in &mut datapaths {
+        datapath.apply(&fleet.state(node))?;
+    }
+    live.exchange(LIMIT)?.map_err(|failure| anyhow::anyhow!("older than what is enforced: {failure}"))?;
+    for (_, datapath) in &datapaths {
+        assert_eq!(datapath.counters().refused(Reason::NoVerdict), 0);
+    }
+    // A listener of that time has learnt to answer with identity.
+    asking.request(SocketAddr::new(to.ip(), PORT + 1), LIMIT)??;
+    assert!(asking.connect(to, SILENCE)?.is_err(), "a new connection is judged");
+    assert_eq!(listeners[0].accepted()?.len(), 1);
+    run.finish()
+}
+
+#[test]
+fn rule_01_a_datagram_does_not_leave_from_another_workloads_own_address() -> Result<()> {
+    let run = Run::start("node-claim")?;
+    let world = World::one_cluster(&run, 2)?;
+    let [a, b] = &world.clusters[0].nodes[..] else { panic!("two nodes were asked for") };
+    let (web, pod, db) = (a.workload("web")?, a.pod("pod", 101)?, b.pod("db", 102)?);
+    let mut fleet = Fleet::of(&world)?;
+    for (node, workload, class) in [(a, &web, "web"), (a, &pod, "pod"), (b, &db, "db")] {
+        fleet.add(node, workload, class)?;
+    }
+    for from in ["web", "pod"] {
+        fleet.allow(from, "db", UDP, PORT..=PORT);
+    }
+    let mut guarded = Guarded::attach([a, b], &fleet)?;
+    // IPV6_FREEBIND (78) lets anybody bind an address that is not there.
+    let claim = |own: std::net::Ipv6Addr| {
+        let to = format!("pack_sockaddr_in6({PORT}, inet_pton(AF_INET6, '{}'))", db.addresses().v6);
+        format!(
+            "socket(my $s, AF_INET6, SOCK_DGRAM, 0); setsockopt($s, 41, 78, 1) or exit 99; \
+             bind($s, pack_sockaddr_in6(0, inet_pton(AF_INET6, '{own}'))) or exit 98; \
+             defined send($s, 'claim', 0, {to}) or exit $!+0; connect($s, {to}) or exit $!+0;"
+        )
+    };
+    assert_eq!(perl(&web, &claim(pod.addresses().v6))?, ECONNREFUSED);
+    assert_eq!(guarded.refused(a, Reason::SourceMismatch)?, 1);
+    assert_eq!(perl(&pod, &claim(pod.addresses().v6))?, 0, "its own it may");
+    assert_eq!(perl(&web, &claim(a.addresses().v6))?, 0, "the shared one, too");
     run.finish()
 }
 
