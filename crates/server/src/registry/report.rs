@@ -137,10 +137,10 @@ impl Registry {
                     vec![refusal]
                 }
             };
-            self.set_alarms(node, &claim.uid, alarms);
+            self.set_alarms(node, named(&claim.uid), alarms);
         }
         transaction.commit().await?;
-        for uid in &gone {
+        for uid in gone.iter().filter(|uid| class::check_uid(uid).is_ok()) {
             self.set_alarms(node, uid, Vec::new());
         }
         self.status_due.notify_one();
@@ -441,6 +441,11 @@ pub(super) fn status_of<T: serde::de::DeserializeOwned>(object: &Object) -> Resu
 /// A status as documents hold it.
 pub(super) fn to_json<T: Serialize>(key: &ObjectKey, status: &T) -> Result<serde_json::Value, RegistryError> {
     serde_json::to_value(status).map_err(|e| RegistryError::Record(key.to_string(), e))
+}
+
+/// What alarms call a workload. A peer chose the text: only a UUID is taken, which is short and none of our own words.
+fn named(uid: &str) -> &str {
+    if class::check_uid(uid).is_ok() { uid } else { "workload" }
 }
 
 /// The beginning of a text that a peer chose.

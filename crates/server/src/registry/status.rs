@@ -32,8 +32,16 @@ const SKEW_STEP_MS: i64 = 100;
 /// Rows of the cut report of one Revocation.
 const CUTS_MAX: usize = 10_000;
 
-/// Fields of a status that this loop owns, by document.
-type Desired = BTreeMap<ObjectKey, Map<String, Value>>;
+/// Statuses that this loop owns, by document.
+type Desired = BTreeMap<ObjectKey, Fields>;
+
+/// Fields of one status.
+#[derive(Clone, Debug, PartialEq)]
+struct Fields {
+    values: Map<String, Value>,
+    /// What they are about: a placement that was written anew, as pending, is to be judged anew.
+    about: u64,
+}
 
 impl Registry {
     /// Writes statuses until cancelled.
@@ -68,7 +76,7 @@ impl Registry {
                     Some(Value::Object(status)) => status,
                     _ => Map::new(),
                 };
-                status.extend(fields.clone());
+                status.extend(fields.values.clone());
                 object.status = Some(Value::Object(status));
                 transaction.put(&object, Precondition::None, self.now()).await?;
             }
@@ -130,7 +138,7 @@ impl Registry {
             if let Some(s) = subscriptions.get(id) {
                 merge(&mut fields, subscribed(s));
             }
-            insert(desired, NodeSpec::KIND, "/", &node.name, fields);
+            insert(desired, ObjectKey::new(NodeSpec::KIND, "/", &node.name), fields, 0);
         }
     }
 
@@ -143,7 +151,7 @@ impl Registry {
                 "connected": of_cluster().filter(|(id, _)| connected.contains(id)).count(),
                 "openJoinTokens": open_tokens.get(name).copied().unwrap_or(0),
             });
-            insert(desired, ClusterSpec::KIND, "/", name, fields);
+            insert(desired, ObjectKey::new(ClusterSpec::KIND, "/", name), fields, 0);
         }
     }
 
@@ -163,7 +171,8 @@ impl Registry {
                 merge(&mut fields, json!({"state": state}));
             }
             let name = format!("{}.{}", workload.name, workload.node());
-            insert(desired, WorkloadSpec::KIND, workload.identity.namespace().as_str(), &name, fields);
+            let key = ObjectKey::new(WorkloadSpec::KIND, workload.identity.namespace().as_str(), &name);
+            insert(desired, key, fields, workload.placed_revision);
         }
     }
 
@@ -181,7 +190,7 @@ impl Registry {
                 }
             }
             let fields = json!({"matched": matched, "confirmed": confirmed, "pending": pending});
-            insert(desired, RevocationSpec::KIND, "/", name, fields);
+            insert(desired, ObjectKey::new(RevocationSpec::KIND, "/", name), fields, 0);
         }
     }
 }
@@ -209,9 +218,9 @@ fn subscribed(s: &Subscription) -> Value {
     fields
 }
 
-fn insert(desired: &mut Desired, kind: &str, namespace: &str, name: &str, fields: Value) {
-    if let Value::Object(fields) = fields {
-        desired.insert(ObjectKey::new(kind, namespace, name), fields);
+fn insert(desired: &mut Desired, key: ObjectKey, fields: Value, about: u64) {
+    if let Value::Object(values) = fields {
+        desired.insert(key, Fields { values, about });
     }
 }
 

@@ -72,6 +72,22 @@ async fn a_node_has_no_more_workloads_than_its_kernel_holds() {
 }
 
 #[tokio::test]
+async fn no_text_of_a_node_hides_an_alarm_or_grows_without_bound() {
+    let server = Running::start().await.clusters().await;
+    let mut agent = server.agent("eu-1", "n1").await;
+    let hour = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap() + 3_600_000_000_000;
+    agent.send(From::Clock(wire::Clock { agent_unix_ns: hour, echo: 1 })).await;
+    server.status("Node", "/", "n1", |s| s["alarms"][0]["object"] == "clock").await;
+    let long = "x".repeat(1 << 20);
+    let named = |uid: &str| wire::LocalWorkload { uid: uid.into(), ..workload(1, "web", &[]) };
+    agent.report(false, &[named("clock"), named(&long)], &["clock"]).await;
+    agent.until("the refusals", |a| a.refused.len() == 2).await;
+    let status = server.status("Node", "/", "n1", |s| s["alarms"].as_array().is_some_and(|a| a.len() == 2)).await;
+    assert!(status.to_string().len() < 4096, "{status}");
+    assert!(status["alarms"].as_array().unwrap().iter().any(|alarm| alarm["code"] == "E4009"), "{status}");
+}
+
+#[tokio::test]
 async fn an_alarm_that_an_agent_raised_ends_when_it_says_so_or_begins_anew() {
     let server = Running::start().await.clusters().await;
     let agent = server.agent("eu-1", "n1").await;

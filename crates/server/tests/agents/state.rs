@@ -66,6 +66,24 @@ async fn a_relabelling_is_a_delta_that_keeps_the_slot() {
 }
 
 #[tokio::test]
+async fn a_relabelled_workload_is_live_again_however_fast_its_nodes_confirm() {
+    // Statuses are looked at long after the nodes have answered.
+    let status_delay = Duration::from_millis(300);
+    let server = Running::with(Limits { status_delay, ..Limits::default() }).await.clusters().await;
+    let mut one = server.agent("eu-1", "n1").await;
+    one.report(true, &[workload(1, "web", &[("app", "v0")])], &[]).await;
+    until_placed(&mut one, 1).await;
+    for version in ["v1", "v2", "v3"] {
+        server.status("Workload", "/acme/eu-1", "web.n1", |s| s["state"] == "live").await;
+        let before = placed(&one, 1).class;
+        one.report(false, &[workload(1, "web", &[("app", version)])], &[]).await;
+        one.until("the new class", |a| placed(a, 1).class != before).await;
+        let live = |s: &serde_json::Value| s["state"] == "live" && s["attributes"]["app"] == version;
+        server.status("Workload", "/acme/eu-1", "web.n1", live).await;
+    }
+}
+
+#[tokio::test]
 async fn a_revocation_reaches_every_node_and_says_what_it_did() {
     let server = Running::start().await.clusters().await;
     let (mut one, mut two) = (server.agent("eu-1", "n1").await, server.agent("us-1", "n2").await);

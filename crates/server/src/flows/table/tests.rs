@@ -62,6 +62,52 @@ fn both_ends_reports_of_a_connection_are_one_row() {
     assert_eq!(row.proof, Proof::Proved);
 }
 
+/// A connection inside one cluster from a pod with an address of its own, opened, used once and closed between two
+/// reports: each end says all of it at once, and neither knows when the other speaks.
+#[test]
+fn a_pods_short_connection_inside_its_cluster_is_one_complete_row_whoever_speaks_first() {
+    for server_first in [false, true] {
+        let (fleet, mut table) = (fleet(), Table::default());
+        let flow = |side: &str, local, peer, address: &str| wire::Flow {
+            local,
+            peer,
+            peer_address: address.into(),
+            port: 6379,
+            would: "deny".into(),
+            reason: "default-deny".into(),
+            closed: true,
+            ..report(side, "allow", 0xfeed_beef)
+        };
+        let client = (1, flow("egress", peer(1, 1), peer(2, 2), "10.0.0.2"));
+        let server = (2, flow("ingress", peer(2, 2), peer(1, 1), "10.0.0.101"));
+        let order = if server_first { [server, client] } else { [client, server] };
+        for (reporter, said) in order {
+            assert!(table.take(&fleet, node(reporter), "p", &batch(1, vec![said]), now()));
+        }
+        let rows = all(&table);
+        let [row] = &rows[..] else { panic!("{rows:#?}") };
+        assert!(row.egress.is_some() && row.ingress.is_some() && row.closed, "{row:#?}");
+        assert_eq!((row.verdict, row.would, row.proof), (Verdict::Allow, Verdict::Deny, Proof::Proved));
+        assert_eq!(row.client.address.as_deref(), Some("10.0.0.101"), "as the server saw the pod");
+    }
+}
+
+/// What a peer does not know yet it takes for a stranger's while it observes. Such reports are never joined by guess: that
+/// is why a workload waits until its peers know it (PROTOCOL rule 11).
+#[test]
+fn a_stranger_is_never_taken_for_a_workload() {
+    let (fleet, mut table) = (fleet(), Table::default());
+    let stranger = wire::Flow {
+        peer: None,
+        peer_address: "10.0.0.101".into(),
+        client: wire::flow::Proof::External.into(),
+        ..report("ingress", "allow", 77)
+    };
+    table.take(&fleet, node(3), "q", &batch(1, vec![stranger]), now());
+    table.take(&fleet, node(1), "p", &batch(1, vec![report("egress", "allow", 77)]), now());
+    assert_eq!(all(&table).len(), 2);
+}
+
 #[test]
 fn a_batch_counts_once_and_a_new_process_begins_anew() {
     let (fleet, mut table) = (fleet(), Table::default());
