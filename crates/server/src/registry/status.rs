@@ -32,8 +32,17 @@ const SKEW_STEP_MS: i64 = 100;
 /// Rows of the cut report of one Revocation.
 const CUTS_MAX: usize = 10_000;
 
-/// Fields of a status that this loop owns, by document.
-type Desired = BTreeMap<ObjectKey, Map<String, Value>>;
+/// What this loop wants to stand in statuses, by document.
+type Desired = BTreeMap<ObjectKey, Wanted>;
+
+/// Fields of a status that this loop owns.
+#[derive(Debug, PartialEq)]
+struct Wanted {
+    fields: Map<String, Value>,
+    /// The revision at which somebody else last wrote these fields: a new placement of a workload makes it pending, so
+    /// that the same `live` as before is to be written again. 0 where nobody else does.
+    since: u64,
+}
 
 impl Registry {
     /// Writes statuses until cancelled.
@@ -59,10 +68,10 @@ impl Registry {
     async fn write_statuses_once(&self, written: &mut Desired) -> Result<(), RegistryError> {
         let open_tokens = self.open_tokens().await?;
         let desired = self.desired(&open_tokens);
-        let due: Vec<_> = desired.iter().filter(|(key, fields)| written.get(*key) != Some(fields)).collect();
+        let due: Vec<_> = desired.iter().filter(|(key, wanted)| written.get(*key) != Some(wanted)).collect();
         if !due.is_empty() {
             let mut transaction = self.store.begin().await?;
-            for (key, fields) in due {
+            for (key, Wanted { fields, .. }) in due {
                 let Some(mut object) = transaction.get(key).await? else { continue };
                 let mut status = match object.status.take() {
                     Some(Value::Object(status)) => status,
@@ -163,7 +172,8 @@ impl Registry {
                 merge(&mut fields, json!({"state": state}));
             }
             let name = format!("{}.{}", workload.name, workload.node());
-            insert(desired, WorkloadSpec::KIND, workload.identity.namespace().as_str(), &name, fields);
+            let namespace = workload.identity.namespace().as_str();
+            insert_since(desired, WorkloadSpec::KIND, namespace, &name, fields, workload.placed_revision);
         }
     }
 
@@ -210,8 +220,12 @@ fn subscribed(s: &Subscription) -> Value {
 }
 
 fn insert(desired: &mut Desired, kind: &str, namespace: &str, name: &str, fields: Value) {
+    insert_since(desired, kind, namespace, name, fields, 0);
+}
+
+fn insert_since(desired: &mut Desired, kind: &str, namespace: &str, name: &str, fields: Value, since: u64) {
     if let Value::Object(fields) = fields {
-        desired.insert(ObjectKey::new(kind, namespace, name), fields);
+        desired.insert(ObjectKey::new(kind, namespace, name), Wanted { fields, since });
     }
 }
 
