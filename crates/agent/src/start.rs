@@ -104,6 +104,7 @@ impl BindError {
             BindError::Disk(_) | BindError::Names(_) | BindError::Credential(_) => code::DATA_UNUSABLE,
             BindError::Socket(_) => code::SOCKET_UNUSABLE,
             BindError::NotEnrolled => code::NOT_ENROLLED,
+            BindError::Enrol(cause) if cause.is_of_clocks() => code::CLOCK_SKEW,
             BindError::Enrol(_) => code::ENROLMENT_FAILED,
             BindError::StateFile(..) => code::STATE_FILE_BAD,
         }

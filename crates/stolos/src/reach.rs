@@ -37,11 +37,6 @@ fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> 
     })
 }
 
-/// The failure for a certificate that is refused because the clocks differ, where that is what `error` comes from.
-pub(crate) fn clock(error: &(dyn Error + 'static), server: &str) -> Option<Failure> {
-    tls_error(error).and_then(|error| from_clock(error, server))
-}
-
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| (*error).source())
 }
@@ -54,29 +49,19 @@ fn silent(server: &str, config: &Path, why: &str) -> Failure {
     )
 }
 
-fn from_clock(error: &rustls::Error, server: &str) -> Option<Failure> {
+fn from_tls(error: &rustls::Error, server: &str, config: &Path) -> Failure {
     use CertificateError as E;
     match error {
-        rustls::Error::InvalidCertificate(E::NotValidYet | E::NotValidYetContext { .. }) => Some(Failure::new(
+        rustls::Error::InvalidCertificate(E::NotValidYet | E::NotValidYetContext { .. }) => Failure::new(
             C::CLOCK_SKEW,
             format!("the certificate of {server} begins in the future, so this machine's clock is behind"),
             format!("it is {} here; set the clock (`timedatectl set-ntp true`)", now()),
-        )),
-        rustls::Error::InvalidCertificate(E::Expired | E::ExpiredContext { .. }) => Some(Failure::new(
+        ),
+        rustls::Error::InvalidCertificate(E::Expired | E::ExpiredContext { .. }) => Failure::new(
             C::CLOCK_SKEW,
             format!("the certificate of {server} has ended, or this machine's clock is ahead"),
             format!("it is {} here; if that is right, the server needs a new certificate", now()),
-        )),
-        _ => None,
-    }
-}
-
-fn from_tls(error: &rustls::Error, server: &str, config: &Path) -> Failure {
-    use CertificateError as E;
-    if let Some(failure) = from_clock(error, server) {
-        return failure;
-    }
-    match error {
+        ),
         rustls::Error::InvalidCertificate(E::NotValidForName | E::NotValidForNameContext { .. }) => Failure::new(
             C::SERVER_UNTRUSTED,
             format!("the certificate of {server} is for another name"),

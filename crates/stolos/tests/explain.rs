@@ -1,7 +1,7 @@
 //! `stolos explain code` and `stolos explain field` by the real binary: a page for every code that any message can show, and
 //! for every field of every kind, as deep as kinds go.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -47,6 +47,27 @@ fn every_code_has_a_page() {
 
 fn is_verb(word: &str) -> bool {
     !word.starts_with('-') && word.chars().all(|letter| letter.is_ascii_lowercase() || letter == '-')
+}
+
+/// On a terminal of its own, made by `script` (of Debian's essential bsdutils).
+fn on_a_terminal(no_color: Option<&str>) -> String {
+    let mut command = Command::new("script");
+    command.args(["-qec", &format!("{} explain code P1002", env!("CARGO_BIN_EXE_stolos")), "/dev/null"]);
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("TERM", "xterm").stdin(Stdio::null());
+    if let Some(value) = no_color {
+        command.env("NO_COLOR", value);
+    }
+    String::from_utf8_lossy(&command.output().expect("script is there").stdout).into_owned()
+}
+
+#[test]
+fn colour_is_for_terminals_and_no_color_switches_it_off() {
+    assert!(on_a_terminal(None).contains('\u{1b}'));
+    assert!(on_a_terminal(Some("")).contains('\u{1b}'), "an empty NO_COLOR says nothing");
+    let plain = on_a_terminal(Some("1"));
+    assert!(plain.contains("P1002") && !plain.contains('\u{1b}'), "{plain:?}");
+    let piped = stolos(&["explain", "code", "P1002"]).stdout;
+    assert!(!piped.contains(&0x1b));
 }
 
 #[test]

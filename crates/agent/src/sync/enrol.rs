@@ -31,6 +31,13 @@ pub enum EnrolError {
     Credential(#[from] CredentialError),
 }
 
+impl EnrolError {
+    /// Whether this machine's clock and the server's are too far apart.
+    pub const fn is_of_clocks(&self) -> bool {
+        matches!(self, EnrolError::Connect(ConnectError::ClockBehind | ConnectError::ClockAhead))
+    }
+}
+
 /// Enrols this machine as `hostname` and keeps what it gets.
 pub async fn enrol(disk: &Disk, token: &JoinToken, hostname: &str) -> Result<Credential, EnrolError> {
     let mut ring = load_ring(disk)?;

@@ -12,7 +12,7 @@ use api::token::{JoinToken, TokenError};
 use crate::args::AgentRun;
 use crate::failure::{C, Failure, Outcome};
 use crate::output::printable;
-use crate::{launch, process, reach};
+use crate::{launch, process};
 
 pub(crate) fn run(args: AgentRun) -> Outcome {
     process::start_log("info")?;
@@ -93,9 +93,9 @@ pub(crate) fn bind_failed(error: &BindError) -> Failure {
     Failure::new(code.id, printable(&error.to_string()), code.mend)
 }
 
-/// What a failed enrolment says more exactly than "it failed": the clocks differ, or the server gave a code.
+/// The server's own code for not enrolling, which says more than that it failed.
 fn enrolment(error: &EnrolError) -> Option<Failure> {
-    let EnrolError::Refused(words) = error else { return reach::clock(error, "the server") };
+    let EnrolError::Refused(words) = error else { return None };
     let (code, sentence) = words.split_once(": ")?;
     let code = policy::code::find(code)?;
     Some(Failure::new(code.id, format!("this node could not be enrolled: {}", printable(sentence)), code.mend))
