@@ -24,21 +24,7 @@ NOINLINE __u64 sender_of(struct __sk_buff *skb, const struct packet *p)
 
 	if (!p)
 		return 0;
-	if (p->src.d[0] == 0 && p->src.w[2] == swap32(0xffff)) {
-		tuple.ipv4.saddr = p->dst.w[3];
-		tuple.ipv4.daddr = p->src.w[3];
-		tuple.ipv4.sport = swap16(p->dport);
-		tuple.ipv4.dport = swap16(p->sport);
-		sk = bpf_sk_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), -1, 0);
-	} else {
-		for (int i = 0; i < 4; i++) {
-			tuple.ipv6.saddr[i] = p->dst.w[i];
-			tuple.ipv6.daddr[i] = p->src.w[i];
-		}
-		tuple.ipv6.sport = swap16(p->dport);
-		tuple.ipv6.dport = swap16(p->sport);
-		sk = bpf_sk_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), -1, 0);
-	}
+	sk = bpf_sk_lookup_tcp(skb, &tuple, sender_tuple(&tuple, p), -1, 0);
 	if (!sk)
 		return 0;
 	st = bpf_sk_storage_get(&socks, sk, 0, 0);

@@ -177,10 +177,12 @@ struct {
 	__type(value, struct verified);
 } verified SEC(".maps");
 
-/* The clock, read once per tick and CPU. */
+/* The clock, read once per tick and CPU, and what was told in this tick of ends that have proved nothing. */
 struct clock {
 	__u64 jiffies;
 	__u64 boot_ns;
+	__u32 told;
+	__u32 pad;
 };
 
 struct {
@@ -202,6 +204,7 @@ INLINE __u64 boot_ns_coarse(void)
 	if (clock->jiffies != jiffies) {
 		clock->boot_ns = bpf_ktime_get_boot_ns();
 		clock->jiffies = jiffies;
+		clock->told = 0;
 	}
 	return clock->boot_ns;
 }

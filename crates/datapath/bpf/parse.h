@@ -34,6 +34,25 @@ INLINE __u32 read32(const __u8 *p)
 	return (__u32)p[0] | (__u32)p[1] << 8 | (__u32)p[2] << 16 | (__u32)p[3] << 24;
 }
 
+/* What names the socket of this namespace that sent a packet, as if one were on its way back. Gives the tuple's size. */
+INLINE __u32 sender_tuple(struct bpf_sock_tuple *tuple, const struct packet *p)
+{
+	if (p->src.d[0] == 0 && p->src.w[2] == swap32(0xffff)) {
+		tuple->ipv4.saddr = p->dst.w[3];
+		tuple->ipv4.daddr = p->src.w[3];
+		tuple->ipv4.sport = swap16(p->dport);
+		tuple->ipv4.dport = swap16(p->sport);
+		return sizeof(tuple->ipv4);
+	}
+	for (int i = 0; i < 4; i++) {
+		tuple->ipv6.saddr[i] = p->dst.w[i];
+		tuple->ipv6.daddr[i] = p->src.w[i];
+	}
+	tuple->ipv6.sport = swap16(p->dport);
+	tuple->ipv6.dport = swap16(p->sport);
+	return sizeof(tuple->ipv6);
+}
+
 /* Reads the option at p->at and steps over it. 0 = the list ends here. */
 INLINE int walk_one(struct packet *p)
 {

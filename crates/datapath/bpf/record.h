@@ -82,18 +82,36 @@ NOINLINE int fill_event(struct event *e, const struct decision *d, __u8 kind, __
 	return 0;
 }
 
+/* Records for each tick and CPU of packets that have proved nothing: a flood of them must not take the ring's room from
+ * openings, nor the agent's time. Counters are exact without records. */
+#define TOLD_PER_TICK 16
+
+INLINE bool is_crowded(const struct decision *d)
+{
+	struct clock *clock;
+	__u32 zero = 0;
+
+	if (d->proof == PROOF_PROVED)
+		return false;
+	boot_ns_coarse();
+	clock = bpf_map_lookup_elem(&clocks, &zero);
+	if (!clock || clock->told >= TOLD_PER_TICK)
+		return true;
+	clock->told++;
+	return false;
+}
+
 /* A record about the packet in hand. Those that ask the agent for something wake it. */
 NOINLINE int record_packet(struct __sk_buff *skb, const struct packet *p, const struct decision *d, __u32 kind_flags)
 {
-	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 	__u8 kind = kind_flags & 0xff, flags = kind_flags >> 8;
+	struct event *e;
 
+	if (!p || !d)
+		return 0;
+	e = is_crowded(d) ? NULL : bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 	if (!e) {
 		stage(S_NOTICE_LOST);
-		return 0;
-	}
-	if (!p || !d) {
-		bpf_ringbuf_discard(e, RB_NO_WAKEUP);
 		return 0;
 	}
 	fill_event(e, d, kind, flags);

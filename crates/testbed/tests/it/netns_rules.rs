@@ -307,6 +307,36 @@ fn rule_03_a_first_segment_with_another_number_is_dropped_and_heals() -> Result<
 }
 
 #[test]
+fn a_flood_without_proof_leaves_room_in_the_ring_for_openings() -> Result<()> {
+    // More than the ring holds, and nobody reads it meanwhile.
+    const FLOOD: u32 = 20_000;
+    let mut arena = Arena::build("rules-ring")?;
+    let spy = arena.honest_spy()?;
+    let oracle = arena.server.oracle()?;
+    let (client, server) = arena.families()[0];
+    let listener = arena.server.peer.listen(server, 0)?;
+    let to = SocketAddr::new(server, listener.port);
+    let mut forged = spy.syn(arena.pod_address(to, 7001), to, 0, oracle.now())?;
+    let before = arena.server.refused();
+    for number in 1..=FLOOD {
+        forged.seq = number;
+        arena.attacker.injector().send(&forged)?;
+    }
+    arena.client.peer.request(to, LIMIT)??;
+    let mut tally = Tally::default();
+    (0..FLOOD).for_each(|_| tally.add(Fate::Refused(Reason::FleetMacBad)));
+    arena.server.expect(&tally, &before)?;
+    let told = events(&mut arena.server)?;
+    let opened = told.iter().find(|event| event.kind == Kind::Open).context("the opening is told of")?;
+    assert_eq!(opened.remote_address.ip(), client);
+    let counters = arena.server.datapath.counters();
+    assert_eq!(counters.stage(Stage::EventLost), 0);
+    let refusals = told.iter().filter(|event| matches!(event.kind, Kind::Refused { .. })).count() as u64;
+    assert_eq!(refusals + counters.stage(Stage::NoticeLost), u64::from(FLOOD), "told, or counted as not told");
+    arena.run.finish()
+}
+
+#[test]
 fn invented_names_share_one_cell_of_the_counters() -> Result<()> {
     let arena = Arena::build("rules-hearsay")?;
     let spy = arena.honest_spy()?;
