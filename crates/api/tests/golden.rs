@@ -20,13 +20,15 @@ use prost::Message;
 const ACCEPT: &str = "STOLOS_ACCEPT_GOLDEN=1 cargo test -p api --test golden";
 const PROTO: &str = include_str!("../../../proto/stolos/sync/v1/sync.proto");
 
+/// What bytes mean, as text, and how this version writes that.
+type Read = Result<(String, Vec<u8>), prost::DecodeError>;
+
 /// A message as this version has it, and what it can do with bytes.
 struct Sample {
     /// `Message.number`, or `Message.word`.
     name: &'static str,
     bytes: Vec<u8>,
-    /// What the bytes decode to, as text, and their encoding by this version.
-    read: fn(&[u8]) -> Result<(String, Vec<u8>), prost::DecodeError>,
+    read: fn(&[u8]) -> Read,
     meaning: String,
 }
 
@@ -336,6 +338,28 @@ fn from_server() -> Vec<Sample> {
     ]
 }
 
+fn service() -> Service {
+    Service {
+        id: 2,
+        namespace: "/acme/us-1".into(),
+        name: "db".into(),
+        members: vec![PeerRef { node: 18, slot: 4 }],
+        external_endpoints: texts(&["203.0.113.5:443"]),
+        claimed_udp_ports: vec![53, 123],
+    }
+}
+
+fn posture() -> NamespacePosture {
+    NamespacePosture {
+        path: "/acme".into(),
+        enforce: true,
+        ingress_allow: true,
+        egress_allow: true,
+        encryption: "strict".into(),
+        hold_on_agent_loss: true,
+    }
+}
+
 fn objects() -> Vec<Sample> {
     let settings = Settings {
         node_id: 17,
@@ -368,24 +392,8 @@ fn objects() -> Vec<Sample> {
         revoked: true,
         revocation_uid: "r".into(),
     };
-    let posture = NamespacePosture {
-        path: "/acme".into(),
-        enforce: true,
-        ingress_allow: true,
-        egress_allow: true,
-        encryption: "strict".into(),
-        hold_on_agent_loss: true,
-    };
     let outcome = PortOutcome { protocol: 6, first: 1, last: 1024, allow: true };
     let side = PeerSide { peer_class: 8, local_class: 7, peer_is_client: true, outcomes: vec![outcome] };
-    let service = Service {
-        id: 2,
-        namespace: "/acme/us-1".into(),
-        name: "db".into(),
-        members: vec![PeerRef { node: 18, slot: 4 }],
-        external_endpoints: texts(&["203.0.113.5:443"]),
-        claimed_udp_ports: vec![53, 123],
-    };
     let network = Network { namespace: "/acme".into(), name: "stripe".into(), cidrs: texts(&["203.0.113.0/24"]) };
     let place = |target| Place {
         address: vec![192, 168, 77, 22],
@@ -400,12 +408,12 @@ fn objects() -> Vec<Sample> {
         sample("PlacedWorkload.1", placed),
         sample("Peer.1", peer),
         sample("Class.1", Class { id: 7, attributes: map(&[("@cluster", "eu-1"), ("app", "web")]) }),
-        sample("NamespacePosture.1", posture),
+        sample("NamespacePosture.1", posture()),
         sample("Place.node", place(Some(Target::Node(17)))),
         sample("Place.workload", place(Some(Target::Workload(PeerRef { node: 17, slot: 3 })))),
         sample("Place.service", place(Some(Target::Service(2)))),
         sample("Place.declared", place(None)),
-        sample("Service.1", service),
+        sample("Service.1", service()),
         sample("Network.1", network),
         sample("FleetAddress.1", FleetAddress { cidr: "10.0.0.11/32".into() }),
         sample("PolicyObject.1", PolicyObject { json: b"{\"kind\":\"Policy\"}".to_vec() }),

@@ -78,7 +78,7 @@ impl Running {
 }
 
 fn sentence(refused: Result<Credential, EnrolError>) -> String {
-    refused.err().expect("it was enrolled").to_string()
+    refused.expect_err("it was enrolled").to_string()
 }
 
 #[tokio::test]

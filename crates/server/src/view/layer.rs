@@ -56,7 +56,8 @@ impl Difference {
                     if !Arc::ptr_eq(old_value, value) && old_value != value {
                         self.upserted.push(((*key).clone(), (*value).clone()));
                     }
-                    (old.next(), new.next());
+                    old.next();
+                    new.next();
                 }
                 (_, Some(_)) => self.upserted.extend(new.next().map(|(key, value)| (key.clone(), value.clone()))),
             }
