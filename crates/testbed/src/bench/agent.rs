@@ -114,8 +114,8 @@ fn loaded(site: &mut Site, options: &Options) -> Result<[Row; 3]> {
     let load = fleet::start_load(site, options, RATE, options.window + margin * 2)?;
     std::thread::sleep(margin);
     let [client, server] = processor_time(site, options.window)?;
-    ensure!(load.process.wait(LOAD_LIMIT)?.success(), "the load failed:\n{}", load.process.log_text());
-    let said = load.process.log_text();
+    ensure!(load.wait(LOAD_LIMIT)?.success(), "the load failed:\n{}", load.log_text());
+    let said = load.log_text();
     let line = said.lines().last().context("the load said nothing")?;
     let measured: Measured = serde_json::from_str(line).with_context(|| said.clone())?;
     let row = |metric, unit, value| Row::absolute(BENCH, metric, unit, vec![value]);

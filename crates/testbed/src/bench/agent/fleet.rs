@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::Options;
 use crate::bench::load::{Slice, Work};
 use crate::demo::site::{Running, SETTLE_LIMIT, Site, WorkloadSpec};
-use crate::process::Program;
+use crate::process::{Process, Program};
 use crate::programs;
 use crate::run::Run;
 use crate::wait;
@@ -67,8 +67,8 @@ pub(super) fn crowd(site: &mut Site, workloads: u32) -> Result<()> {
     site.wait_until_rolled_out()
 }
 
-/// Starts short connections at a steady rate.
-pub(super) fn start_load(site: &mut Site, options: &Options, rate: u32, duration: Duration) -> Result<Running> {
+/// Starts short connections at a steady rate, from a workload that every node knows: the first one must succeed.
+pub(super) fn start_load(site: &mut Site, options: &Options, rate: u32, duration: Duration) -> Result<Process> {
     let slice = Slice {
         work: Work::Connect,
         to: SocketAddr::new(site.node(SERVER)?.addresses().v4.into(), LOAD_PORT),
@@ -77,8 +77,9 @@ pub(super) fn start_load(site: &mut Site, options: &Options, rate: u32, duration
         core: None,
         every: Some(Duration::from_secs(1) / rate),
     };
-    let command = vec![options.load.display().to_string(), "drive".to_owned(), serde_json::to_string(&slice)?];
-    start(site, "load", CLIENT, None, &["app=load"], command)
+    let inside = start(site, "load", CLIENT, None, &["app=load"], programs::idle())?;
+    site.wait_until_rolled_out()?;
+    inside.place.start(Program::new(&options.load).named("drive").args(["drive", &serde_json::to_string(&slice)?]))
 }
 
 /// A probe of one node: a workload there that asks a pod there, so that this node alone decides.
