@@ -15,6 +15,7 @@ use testbed::attack::tap::Tap;
 use testbed::fleet::{Fleet, TCP};
 use testbed::node::Node;
 use testbed::run::Run;
+use testbed::wait;
 use testbed::world::World;
 
 use crate::guarded::{Guarded, LIMIT, SILENCE};
@@ -104,7 +105,12 @@ fn both_options_are_on_every_segment_that_has_room_and_theirs_stays_when_ours_is
             for _ in 0..4 {
                 live.exchange(LIMIT)??;
             }
-            let heard = tap.heard(|s| s.source.port() == PORT || s.destination.port() == PORT);
+            let heard = wait::until("four questions and echoes", LIMIT, || {
+                let heard = tap.heard(|s| s.source.port() == PORT || s.destination.port() == PORT);
+                let data = heard.iter().filter(|s| !s.payload.is_empty());
+                let (asked, echoed): (Vec<&Segment>, Vec<&Segment>) = data.partition(|s| s.destination.port() == PORT);
+                (asked.len() >= 4 && echoed.len() >= 4).then_some(heard.clone())
+            })?;
             let of = |flags: TcpFlags| heard.iter().find(|s| s.flags == flags).context("a segment");
             for (segment, message) in [
                 (of(TcpFlags::SYN)?, Message::Syn),
