@@ -116,9 +116,16 @@ impl View {
         let plain = self.fixed().into_iter().map(|layer| -> Objects<'_> { Box::new(layer.iter()) });
         let mut sources: Vec<Objects<'_>> = plain.chain([sides]).collect();
         let mut heads: Vec<_> = sources.iter_mut().map(Iterator::next).collect();
+        // All keys of a kind are in one source: it is left only when its next key comes after another source's first.
+        let (mut at, mut until) = (0, heads.first().copied().flatten().map(|(key, _)| key));
         std::iter::from_fn(move || {
-            let waiting = heads.iter().enumerate().filter_map(|(at, head)| head.map(|(key, _)| (key, at)));
-            let (_, at) = waiting.min()?;
+            if !heads[at].is_some_and(|(key, _)| until.is_none_or(|until| key < until)) {
+                let mut waiting: Vec<_> =
+                    heads.iter().enumerate().filter_map(|(at, head)| head.map(|(key, _)| (key, at))).collect();
+                waiting.sort_unstable();
+                at = waiting.first()?.1;
+                until = waiting.get(1).map(|(key, _)| *key);
+            }
             std::mem::replace(&mut heads[at], sources[at].next())
         })
     }
