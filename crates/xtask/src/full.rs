@@ -66,7 +66,8 @@ fn deny() -> Result<Option<PathBuf>> {
     }
     eprintln!("x: builds cargo-deny {DENY} into {} (some minutes, once)", directory.display());
     let package = format!("cargo-deny@{DENY}");
-    let install = cargo(&["install", "--quiet", "--locked", &package, "--root"]).args([&directory]);
+    // Not optimized: building it would take longer than it ever runs.
+    let install = cargo(&["install", "--quiet", "--locked", "--debug", &package, "--root"]).args([&directory]);
     Ok(install.succeeds()?.then_some(binary))
 }
 

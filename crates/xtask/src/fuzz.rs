@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::step::cargo;
+use crate::step::{Tally, cargo};
 
 /// Runs one target, or all of them one after the other, for `seconds` each.
 pub(crate) fn fuzz(target: Option<&str>, seconds: u32) -> Result<bool> {
@@ -20,7 +20,7 @@ pub(crate) fn fuzz(target: Option<&str>, seconds: u32) -> Result<bool> {
         }
         targets = vec![wanted.to_owned()];
     }
-    let mut all_well = true;
+    let mut tally = Tally::default();
     for name in targets {
         // What a run finds goes to the first directory; only chosen inputs are committed to the second.
         let found = std::path::absolute("target/fuzz")?.join(&name);
@@ -29,7 +29,8 @@ pub(crate) fn fuzz(target: Option<&str>, seconds: u32) -> Result<bool> {
         let run = cargo(&["run", "--release", "--bin", &name, "--"]).args([&found]).args([corpus]);
         // In its own directory: fuzz/.cargo/config.toml has the coverage passes, and a target to keep build scripts free of them.
         let run = run.args([format!("-max_total_time={seconds}")]).current_dir("fuzz");
-        all_well &= run.succeeds()?;
+        tally.add(Tally::one(run.succeeds()?));
     }
-    Ok(all_well)
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    Ok(tally.failed == 0)
 }
