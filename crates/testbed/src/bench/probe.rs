@@ -47,7 +47,7 @@ pub fn probe(at: SocketAddr) -> Result<()> {
     }
 }
 
-/// Whether a connection was accepted; `None`: no answer in time. Errors: neither accepted nor refused.
+/// Whether a connection was accepted; `None`: no answer in time, or cut in between. Errors: neither accepted nor refused.
 fn attempt(at: SocketAddr) -> Result<Option<bool>> {
     match TcpStream::connect_timeout(&at, ATTEMPT) {
         Ok(stream) => {
@@ -56,6 +56,8 @@ fn attempt(at: SocketAddr) -> Result<Option<bool>> {
             Ok(Some(true))
         }
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(Some(false)),
+        // The sweep ended it while it was being made: the next attempt tells.
+        Err(error) if [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset].contains(&error.kind()) => Ok(None),
         Err(error) if error.kind() == ErrorKind::TimedOut => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot probe {at}")),
     }
