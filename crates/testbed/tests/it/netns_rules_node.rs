@@ -125,13 +125,12 @@ fn rule_05_a_fast_open_listener_never_gets_data_before_the_proof() -> Result<()>
         let tap = Tap::open(b.netns())?;
         let asked = outsider.place.finished(script(&send), LIMIT)?;
         anyhow::ensure!(asked.status.success(), "the answer came: {}", asked.stderr);
-        let data =
-            tap.heard(|s| s.flags.contains(TcpFlags::SYN) && s.destination.port() == PORT && !s.payload.is_empty());
-        anyhow::ensure!(!data.is_empty(), "it was sent with the SYN");
+        let data = tap.wait("data sent with the SYN", LIMIT, |s| {
+            s.flags.contains(TcpFlags::SYN) && s.destination.port() == PORT && !s.payload.is_empty()
+        })?;
         // The server's SYN-ACK acknowledged the data, or only the SYN.
-        let acknowledged = tap.heard(|s| s.flags == TcpFlags::SYN_ACK && s.source.port() == PORT);
-        let first = acknowledged.first().context("a SYN-ACK")?;
-        Ok(first.ack == data[0].seq.wrapping_add(1 + 4))
+        let first = tap.wait("a SYN-ACK", LIMIT, |s| s.flags == TcpFlags::SYN_ACK && s.source.port() == PORT)?;
+        Ok(first.ack == data.seq.wrapping_add(1 + 4))
     };
     wait::until_ok("Fast Open without enforcement", LIMIT, || Ok(ask().ok())).and_then(|open| {
         if open { Ok(()) } else { bail!("control: data is taken with the SYN where nothing is enforced") }
