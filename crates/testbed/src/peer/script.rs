@@ -90,9 +90,11 @@ impl Failure {
         self.errno == Some(rustix::io::Errno::CONNREFUSED.raw_os_error())
     }
 
-    /// ECONNRESET.
+    /// The connection was cut: ECONNRESET where the other end's node was first, ECONNABORTED where this one's destroyed
+    /// its own socket.
     pub fn is_reset(&self) -> bool {
-        self.errno == Some(rustix::io::Errno::CONNRESET.raw_os_error())
+        let cut = [rustix::io::Errno::CONNRESET, rustix::io::Errno::CONNABORTED];
+        cut.iter().any(|errno| self.errno == Some(errno.raw_os_error()))
     }
 }
 
