@@ -101,10 +101,11 @@ impl Datapath {
         if !same_policy {
             self.fill(bank, &tables.policy)?;
         }
-        self.add(&tables, &locals)?;
         if before.live != 0 {
             self.attach_egress().map_err(|error| ApplyError::Egress(Box::new(error)))?;
         }
+        // Last before the flip: until then a peer or workload whose class is new meets the bank that does not know the class.
+        self.add(&tables, &locals)?;
         self.page.write(&config);
         let epoch = (before.live >> 1) + 1;
         self.page.set_live(epoch << 1 | u64::from(bank));
