@@ -65,23 +65,6 @@ async fn a_relabelling_is_a_delta_that_keeps_the_slot() {
     assert_eq!(two.snapshots, snapshots);
 }
 
-/// A new placement writes `pending`; where it was live again before the statuses were looked at, nothing seemed to change.
-#[tokio::test]
-async fn a_relabelled_workload_is_live_again_however_quickly() {
-    let server = Running::start().await.clusters().await;
-    let mut agent = server.agent("eu-1", "n1").await;
-    agent.report(true, &[workload(1, "web", &[])], &[]).await;
-    let mut placement = until_placed(&mut agent, 1).await;
-    for build in 1..=20 {
-        server.status("Workload", "/acme/eu-1", "web.n1", |s| s["state"] == "live").await;
-        agent.report(false, &[workload(1, "web", &[("build", &build.to_string())])], &[]).await;
-        let key = format!("workload/{}", uid(1));
-        placement = agent.until_object(&key, |new: &wire::PlacedWorkload| new.class != placement.class).await;
-        let labelled = |s: &serde_json::Value| s["attributes"]["build"] == build.to_string();
-        server.status("Workload", "/acme/eu-1", "web.n1", |s| s["state"] == "live" && labelled(s)).await;
-    }
-}
-
 #[tokio::test]
 async fn a_relabelled_workload_is_live_again_however_fast_its_nodes_confirm() {
     // Statuses are looked at long after the nodes have answered.
