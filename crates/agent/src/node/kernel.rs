@@ -196,6 +196,8 @@ impl Node {
         self.inner.unpublished = true;
         self.inner.unsaved = true;
         self.calm(&code::NOT_APPLIED, "state");
+        // Before anybody relies on it: an agent that is killed and comes back must not enforce an older state than it confirmed.
+        self.save_state();
         self.acknowledge();
         self.say_answered();
         let new = self.inner.live.revocations.iter().filter(|(uid, _)| !before.revocations.contains_key(*uid));

@@ -287,6 +287,22 @@ async fn a_full_map_is_told_and_the_next_state_is_tried() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_was_acknowledged_is_on_disk_before_an_agent_can_be_killed() {
+    let mut fixture = Fixture::new();
+    let mut running = fixture.start();
+    running.connect();
+    let uid = running.register("web", fixture.cgroup("web"));
+    for revocation in ["", "r", ""] {
+        fixture.place(&uid, 1, 1, revocation);
+        running.hear(fixture.snapshot());
+        running.live();
+        let acknowledged = applied(&running.said());
+        let held = Held::load(&running.node.disk, &running.node.trust.expect("enrolled")).expect("readable");
+        assert_eq!(acknowledged.last().copied(), held.map(|held| held.revision()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_restart_enforces_without_a_server_and_a_new_workload_is_pending() {
     let mut fixture = Fixture::new();
     let mut running = fixture.start();

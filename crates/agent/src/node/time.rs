@@ -174,6 +174,17 @@ impl Node {
 
     /// Puts on disk what is not there yet.
     pub(super) fn save(&mut self) {
+        self.save_state();
+        if let Some(baseline) = self.flows.baseline()
+            && let Err(error) = self.disk.write(BASELINE, &baseline)
+        {
+            self.alarm(&code::DATA_UNUSABLE, BASELINE, &crate::sync::chain(&error));
+        }
+        self.save_registry();
+    }
+
+    /// Puts the live state on disk, if it is not there yet.
+    pub(super) fn save_state(&mut self) {
         if std::mem::take(&mut self.inner.unsaved)
             && let Some(held) = &self.inner.live.held
             && let Err(error) = tokio::task::block_in_place(|| held.save(&self.disk))
@@ -181,11 +192,5 @@ impl Node {
             self.inner.unsaved = true;
             self.alarm(&code::DATA_UNUSABLE, "state", &crate::sync::chain(&error));
         }
-        if let Some(baseline) = self.flows.baseline()
-            && let Err(error) = self.disk.write(BASELINE, &baseline)
-        {
-            self.alarm(&code::DATA_UNUSABLE, BASELINE, &crate::sync::chain(&error));
-        }
-        self.save_registry();
     }
 }

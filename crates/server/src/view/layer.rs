@@ -119,7 +119,7 @@ impl View {
         // All keys of a kind are in one source: it is left only when its next key comes after another source's first.
         let (mut at, mut until) = (0, heads.first().copied().flatten().map(|(key, _)| key));
         std::iter::from_fn(move || {
-            if !heads[at].is_some_and(|(key, _)| until.is_none_or(|until| key < until)) {
+            if heads[at].is_none_or(|(key, _)| until.is_some_and(|until| key >= until)) {
                 let mut waiting: Vec<_> =
                     heads.iter().enumerate().filter_map(|(at, head)| head.map(|(key, _)| (key, at))).collect();
                 waiting.sort_unstable();
