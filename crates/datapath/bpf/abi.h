@@ -57,6 +57,7 @@
 
 /* Classes: ClassId. */
 #define CLASS_ANY 0
+#define CLASS_NONE 0x7fffffffU     /* of a peer: not known under this bank */
 #define CLASS_EXTERNAL 0x80000000U /* top bit; alone: EXTERNAL_OTHER */
 
 /* Direction, from the local workload's view. */
@@ -158,21 +159,26 @@ struct config {
 	__u64 port_places; /* which ports places name: bit = low six bits of the port */
 };
 
+/* Classes stand in two cells, one for each bank of verdicts: while a relabelling goes live, the class that a verdict is asked
+ * for and the bank that is asked are of one state. The reader takes the cell of the `live` that it read first (rule 14). */
+#define BANKS 2
+#define CLASS_IN(entry, live) ((live) & 1 ? (entry)->class[1] : (entry)->class[0])
+
 /* A workload of this node. A stamp is generation << 16 | index; index 0 is never used. */
 struct local {
 	__u64 instance;
-	__u32 class;
+	__u32 class[BANKS];
 	__u16 generation;
 	__u16 slot;
 	__u32 flags;
-	__u32 pad;
 };
 
 /* Key: node << 16 | slot. */
 struct peer {
 	__u64 instance;
-	__u32 class;
+	__u32 class[BANKS]; /* CLASS_NONE: unknown under that bank (rule 11) */
 	__u32 flags;
+	__u32 pad;
 };
 
 struct pair {
@@ -199,10 +205,11 @@ struct place_key {
 
 struct place {
 	__u64 ref; /* node, node << 16 | slot, or Service id */
+	__u32 class[BANKS]; /* of a Service: the one class of all its members, 0 = they differ */
 	__u16 real_port; /* 0 = the dialled one */
 	__u8 kind;
 	__u8 claimed_udp;
-	__u32 class; /* of a Service: the one class of all its members, 0 = they differ */
+	__u32 pad;
 };
 
 struct member_key {

@@ -78,7 +78,7 @@ NOINLINE int judge_sending(struct decision *d, const struct config *cfg, const s
 		}
 		d->proof = PROOF_EXTERNAL;
 		d->class = NETWORK_FLAGS(network) & N_CLASS ? NETWORK_CLASS(network) : CLASS_EXTERNAL;
-		judge(d, l->class);
+		judge(d, CLASS_IN(l, d->live));
 		return 0;
 	}
 	d->proof = PROOF_CLAIMED;
@@ -102,9 +102,9 @@ NOINLINE int judge_sending(struct decision *d, const struct config *cfg, const s
 	}
 	if (place->kind == PLACE_SERVICE && place->claimed_udp) {
 		allow(d);
-		if (place->class) {
-			d->class = place->class;
-			judge(d, l->class);
+		if (CLASS_IN(place, d->live)) {
+			d->class = CLASS_IN(place, d->live);
+			judge(d, CLASS_IN(l, d->live));
 		}
 		return 0;
 	}
@@ -164,8 +164,8 @@ NOINLINE int judge_receiving(struct __sk_buff *skb, struct decision *d, const st
 		}
 		if (sender) {
 			d->peer = sender->flags & L_PLACED ? ref_of(cfg, sender) : 0;
-			d->class = sender->class;
-			judge(d, l->class);
+			d->class = CLASS_IN(sender, d->live);
+			judge(d, CLASS_IN(l, d->live));
 			return 0;
 		}
 	}

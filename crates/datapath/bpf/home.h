@@ -47,7 +47,7 @@ INLINE bool within_workload(struct __sk_buff *skb, const struct config *cfg, con
 		return false;
 	d->proof = PROOF_HOME;
 	d->peer = l->flags & L_PLACED ? ref_of(cfg, l) : 0;
-	d->class = l->class;
+	d->class = CLASS_IN(l, d->live);
 	allow(d);
 	return true;
 }

@@ -23,6 +23,7 @@ NOINLINE int judge_dial(struct decision *d, const union addr *to)
 	struct local *l;
 	struct place *place;
 	__u64 network;
+	__u32 service;
 
 	if (!d || !to || !cfg)
 		return 1;
@@ -42,7 +43,7 @@ NOINLINE int judge_dial(struct decision *d, const union addr *to)
 			return 1;
 		d->proof = PROOF_EXTERNAL;
 		d->class = NETWORK_FLAGS(network) & N_CLASS ? NETWORK_CLASS(network) : CLASS_EXTERNAL;
-		judge(d, l->class);
+		judge(d, CLASS_IN(l, d->live));
 		return d->allow;
 	}
 	if (place->kind == PLACE_DECLARED) {
@@ -53,17 +54,18 @@ NOINLINE int judge_dial(struct decision *d, const union addr *to)
 		deny(d, R_PENDING);
 		return 0;
 	}
-	if (place->kind != PLACE_WORKLOAD && !(place->kind == PLACE_SERVICE && place->class))
+	service = CLASS_IN(place, d->live);
+	if (place->kind != PLACE_WORKLOAD && !(place->kind == PLACE_SERVICE && service))
 		return 1;
 	d->proof = PROOF_CLAIMED;
 	if (place->real_port)
 		d->port = place->real_port;
 	if (place->kind == PLACE_SERVICE) {
 		/* whichever member answers is of this class, and may be the caller itself if that is its own */
-		if (place->class == l->class)
+		if (service == CLASS_IN(l, d->live))
 			return 1;
-		d->class = place->class;
-		judge(d, l->class);
+		d->class = service;
+		judge(d, CLASS_IN(l, d->live));
 		return d->allow;
 	}
 	d->peer = place->ref;

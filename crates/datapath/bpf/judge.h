@@ -235,11 +235,15 @@ INLINE void allow(struct decision *d)
 INLINE bool know_peer(struct decision *d)
 {
 	struct peer *peer = bpf_map_lookup_elem(&peers, &d->peer);
+	__u32 class;
 
 	if (!peer)
 		return false;
+	class = CLASS_IN(peer, d->live);
+	if (class == CLASS_NONE)
+		return false;
 	d->peer_instance = peer->instance;
-	d->class = peer->class;
+	d->class = class;
 	d->peer_flags = peer->flags;
 	return true;
 }
@@ -255,7 +259,7 @@ INLINE void judge_workload(struct decision *d, const struct config *cfg, const s
 		allow(d);
 		return;
 	}
-	judge(d, l->class);
+	judge(d, CLASS_IN(l, d->live));
 }
 
 /* Verdict with a plain end (rule 9): loopback, an address of the fleet and a Service's (address, `port`) are never external.
@@ -278,5 +282,5 @@ INLINE void judge_external(struct decision *d, const struct local *l, const unio
 	}
 	if (NETWORK_FLAGS(network) & N_CLASS)
 		d->class = NETWORK_CLASS(network);
-	judge(d, l->class);
+	judge(d, CLASS_IN(l, d->live));
 }

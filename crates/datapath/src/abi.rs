@@ -78,12 +78,12 @@ plain! {
         fleet_valid: u8, fleet_generation: u8, own_generation: u8, marked: u8, end_older: u8, pad: [u8; 3],
         answered_ns: u64, port_places: u64,
     }
-    Local = 24 { instance: u64, class: u32, generation: u16, slot: u16, flags: u32, pad: u32, }
-    Peer = 16 { instance: u64, class: u32, flags: u32, }
+    Local = 24 { instance: u64, class: [u32; 2], generation: u16, slot: u16, flags: u32, }
+    Peer = 24 { instance: u64, class: [u32; 2], flags: u32, pad: u32, }
     Pair = 32 { tx: Key, rx: Key, }
     NodeKeys = 520 { own_generation: u8, peer_generation: u8, valid: u16, pad: u32, pairs: [Pair; 16], }
     PlaceKey = 24 { addr: Addr, port: u16, proto: u8, pad: u8, pad2: u32, }
-    Place = 16 { r#ref: u64, real_port: u16, kind: u8, claimed_udp: u8, class: u32, }
+    Place = 24 { r#ref: u64, class: [u32; 2], real_port: u16, kind: u8, claimed_udp: u8, pad: u32, }
     MemberKey = 16 { r#ref: u64, service: u32, pad: u32, }
     Verdict = 8 { rule: u32, flags: u8, reason: u8, pad: u16, }
     VerdictKey = 12 { local: u32, peer: u32, direction: u32, }
@@ -119,6 +119,8 @@ unsafe impl Plain for u32 {}
 // SAFETY: as above.
 unsafe impl Plain for u64 {}
 
+/// Of a peer that a bank does not know (rule 11). No state uses it as a class.
+pub(crate) const CLASS_NONE: u32 = 0x7FFF_FFFF;
 pub(crate) const RANGES_MAX: usize = 32;
 pub(crate) const REASONS: usize = 64;
 pub(crate) const STAGES: usize = 32;
@@ -254,6 +256,7 @@ mod tests {
         assert_eq!(of('S'), Stage::ALL.len() + 1, "all stages, and S_STAGES");
         assert_eq!(defines["S_STAGES"], STAGES as u64);
         assert_eq!(defines["REASONS"], REASONS as u64);
+        assert_eq!(defines["CLASS_NONE"], u64::from(CLASS_NONE));
         assert_eq!(defines["RANGES_MAX"], RANGES_MAX as u64);
         assert_eq!(defines["OPTION_EXID"], u64::from(handshake::option::EXID));
     }

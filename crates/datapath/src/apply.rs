@@ -1,7 +1,7 @@
 //! Makes the kernel equal to a [`State`]: all of it, or nothing.
 //!
-//! Order: policy into fresh maps of the idle bank; additions in place; configuration; one store that flips bank and epoch;
-//! removals. A failure before the flip takes the additions back and leaves the last good state live.
+//! Order: policy into fresh maps of the idle bank; additions in place, classes into that bank's cells; configuration; one store
+//! that flips bank and epoch; removals. A failure before the flip takes the additions back and leaves the last good state live.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +10,7 @@ use libbpf_rs::MapCore;
 use crate::abi;
 use crate::assign::{Locals, LocalsFull};
 use crate::attach::Datapath;
+use crate::bank;
 use crate::state::State;
 use crate::tables::{Policy, StateError, Tables, key};
 use crate::write::{Shape, Undo, WriteError, fill_bank, read_all, remove_absent, upsert};
@@ -82,9 +83,9 @@ impl Datapath {
     /// Errors: see [`ApplyError`]; whatever it is, the state applied before stays live and whole.
     /// Cost: proportional to what differs, but policy is written whole when any of it differs.
     pub fn apply(&mut self, state: &State) -> Result<Applied, ApplyError> {
-        let tables = Tables::compile(state)?;
+        let mut tables = Tables::compile(state)?;
         let capacity = self.maps.locals.max_entries();
-        let locals = self
+        let mut locals = self
             .live
             .locals
             .next(state, capacity)
@@ -93,18 +94,19 @@ impl Datapath {
         let before = self.page.read();
         let config = configured(state, &locals, &before)?;
         let same_policy = self.live.policy_known && self.live.tables.policy == tables.policy;
+        let bank = if same_policy { (before.live & 1) as u32 } else { (before.live & 1 ^ 1) as u32 };
+        bank::stage_all((&self.live.tables, &self.live.locals), &mut tables, &mut locals, bank);
         let same_tables = same_policy && self.live.tables == tables && self.live.locals == locals;
         if same_tables && before.live != 0 && config == before {
             return Ok(Applied { epoch: before.live >> 1, unchanged: true });
         }
-        let bank = if same_policy { (before.live & 1) as u32 } else { (before.live & 1 ^ 1) as u32 };
         if !same_policy {
             self.fill(bank, &tables.policy)?;
         }
         if before.live != 0 {
             self.attach_egress().map_err(|error| ApplyError::Egress(Box::new(error)))?;
         }
-        // Last before the flip: until then a peer or workload whose class is new meets the bank that does not know the class.
+        // After the filling, which waits for whoever still reads that bank: its classes are nobody's now.
         self.add(&tables, &locals)?;
         self.page.write(&config);
         let epoch = (before.live >> 1) + 1;

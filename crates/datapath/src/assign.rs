@@ -90,11 +90,10 @@ impl Locals {
             | flag(workload.slot.is_some(), abi::LOCAL_PLACED);
         let entry = abi::Local {
             instance: workload.instance.0,
-            class: workload.class.0,
+            class: [workload.class.0; 2],
             generation: (stamp.0 >> 16) as u16,
             slot: workload.slot.map_or(0, |slot| slot.0),
             flags,
-            pad: 0,
         };
         self.entries.insert(stamp.index(), entry);
         self.workloads.extend(workload.cgroup_ids.iter().map(|&id| (id, stamp.0)));

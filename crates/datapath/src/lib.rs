@@ -7,6 +7,7 @@ mod abi;
 mod apply;
 mod assign;
 mod attach;
+mod bank;
 pub mod bpffs;
 pub mod capacity;
 pub mod count;

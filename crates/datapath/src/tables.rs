@@ -105,7 +105,7 @@ fn peers(state: &State) -> Result<BTreeMap<u64, abi::Peer>, StateError> {
     let mut map = BTreeMap::new();
     for peer in &state.peers {
         let flags = if peer.revoked { abi::PEER_REVOKED } else { 0 };
-        let value = abi::Peer { instance: peer.instance.0, class: peer.class.0, flags };
+        let value = abi::Peer { instance: peer.instance.0, class: [peer.class.0; 2], flags, pad: 0 };
         insert(&mut map, ref_of(peer.at), value, "peers", || peer.at.to_string())?;
     }
     Ok(map)
@@ -181,7 +181,8 @@ fn places(state: &State) -> Result<BTreeMap<abi::PlaceKey, abi::Place>, StateErr
             real_port: place.real_port.unwrap_or(0),
             kind,
             claimed_udp: place.claimed_udp.into(),
-            class,
+            class: [class; 2],
+            pad: 0,
         };
         insert(&mut map, key, value, "places", || format!("{} port {port}", place.address))?;
     }

@@ -71,9 +71,7 @@ impl Tap {
 
     /// Waits for a segment that `wanted` picks, and returns the first.
     pub fn wait(&self, what: &str, limit: Duration, wanted: impl Fn(&Segment) -> bool) -> Result<Segment> {
-        wait::until(what, limit, || {
-            self.heard.drained().iter().find(|segment| wanted(segment)).cloned()
-        })
+        wait::until(what, limit, || self.heard.drained().iter().find(|segment| wanted(segment)).cloned())
     }
 
     /// Takes away everything heard so far; waits up to `limit` for the first.

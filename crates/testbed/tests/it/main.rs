@@ -16,6 +16,7 @@ mod netns_home;
 mod netns_live;
 mod netns_neighbour;
 mod netns_refuse;
+mod netns_relabel;
 mod netns_rules;
 mod netns_rules_ends;
 mod netns_rules_node;
