@@ -15,6 +15,27 @@ pub struct ApplyRequest {
     /// Namespace for documents that name none; absent means `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+    /// Deletes, in the same transaction, what was applied before and is not among the documents any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune: Option<Prune>,
+    /// Every document gets the label [`OWNER`] with this value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+}
+
+/// The label that says who applies an object.
+pub const OWNER: &str = "stolos.dev/owner";
+
+/// Which objects go when they are not among the documents. Everything given must hold, and something must be given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Prune {
+    /// Those that this owner applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// Those in this namespace and below it; the namespace itself stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
 }
 
 /// One file.
@@ -67,6 +88,8 @@ pub enum ApplyOutcome {
     Updated,
     /// It was so already; nothing was written.
     Unchanged,
+    /// It was not among the documents, and is gone.
+    Deleted,
 }
 
 impl std::fmt::Display for ApplyOutcome {
@@ -75,6 +98,7 @@ impl std::fmt::Display for ApplyOutcome {
             Self::Created => "created",
             Self::Updated => "updated",
             Self::Unchanged => "unchanged",
+            Self::Deleted => "deleted",
         })
     }
 }

@@ -3,6 +3,7 @@
 //! [`admit`] writes a set of documents into a transaction and reports; whoever called commits or drops it.
 //! [`remove`] does the same for a deletion.
 
+mod prune;
 mod reference;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,8 @@ use store::{StoreError, Transaction};
 
 use crate::fleet::document::protection;
 use crate::manifest::Manifest;
+
+pub(crate) use prune::prune;
 
 /// Why a set of documents was not admitted.
 #[derive(Debug, thiserror::Error)]

@@ -7,14 +7,18 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use local::{Completion, ContextVerb};
 pub(crate) use node::{AgentRun, AgentVerb, Dev, Doctor, Label, Run};
+pub(crate) use object::{Describe, Diff, Edit, Export, Import, Wait};
 pub(crate) use operator::{
     Apply, AuthorityVerb, ClusterVerb, Delete, Explain, ExplainFlow, Flows, Get, JoinToken, Revoke, RevokeTarget,
     Status, Verdict,
 };
 pub(crate) use server::{ServerInit, ServerRun, ServerVerb};
 
+mod local;
 mod node;
+mod object;
 mod operator;
 mod server;
 pub(crate) mod value;
@@ -51,6 +55,18 @@ pub(crate) enum Verb {
     Apply(Apply),
     /// Show objects of one kind, or one object
     Get(Get),
+    /// Show everything about one object, and what it is bound up with
+    Describe(Describe),
+    /// Change one object in an editor
+    Edit(Edit),
+    /// Show how the live objects differ from manifests
+    Diff(Diff),
+    /// Write a subtree as files
+    Export(Export),
+    /// Take a subtree from files that `export` wrote
+    Import(Import),
+    /// Wait until an object is as it should be, or until the fleet enforces what is stored
+    Wait(Wait),
     /// Delete an object, or everything that a manifest names
     Delete(Delete),
     /// Enrolment of clusters
@@ -74,6 +90,11 @@ pub(crate) enum Verb {
     /// Rotate the keys of the handshake
     #[command(subcommand, arg_required_else_help = true)]
     Authority(AuthorityVerb),
+    /// Keep several servers and credentials by name, and say which is the current one
+    #[command(subcommand, arg_required_else_help = true)]
+    Context(ContextVerb),
+    /// Print a completion script for a shell
+    Completion(Completion),
     /// Print the version
     Version,
 }
@@ -84,6 +105,9 @@ pub(crate) struct Connection {
     /// Operator's configuration (`admin.yaml`, written by `stolos server init`)
     #[arg(long, value_name = "FILE", env = "STOLOS_CONFIG", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
+    /// Kept server and credential to use (`stolos context list`); goes before --config
+    #[arg(long, value_name = "NAME", env = "STOLOS_CONTEXT", hide_env_values = true)]
+    pub(crate) context: Option<String>,
 }
 
 /// Which namespace a verb works in.
@@ -97,13 +121,13 @@ pub(crate) struct Scope {
 /// In which form a verb answers.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub(crate) struct Format {
-    /// Form of the answer; json and yaml are stable for machines
-    #[arg(short, long, value_name = "FORM", value_enum, default_value_t = Output::Table, hide_default_value = true)]
+    /// Form of the answer: table, wide, json, yaml, or jsonpath=EXPR (RFC 9535) for parts of the JSON
+    #[arg(short, long, value_name = "FORM", value_parser = value::output, default_value = "table", hide_default_value = true)]
     pub(crate) output: Output,
 }
 
-/// A form of output.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+/// A form of output. The command line lives as long as the process, so an expression is kept for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) enum Output {
     /// Columns for people
     #[default]
@@ -114,6 +138,8 @@ pub(crate) enum Output {
     Json,
     /// YAML
     Yaml,
+    /// What an expression picks out of the JSON: one value a line, text without quotes
+    Path(&'static serde_json_path::JsonPath),
 }
 
 #[cfg(test)]

@@ -9,10 +9,17 @@ mod agent;
 mod apply;
 mod authority;
 mod cluster;
+mod completion;
+mod context;
 mod delete;
+mod describe;
 mod dev;
+mod diff;
 mod doctor;
+mod edit;
 mod explain;
+mod export;
+mod find;
 mod flows;
 mod get;
 mod label;
@@ -21,6 +28,7 @@ mod run;
 mod server;
 mod status;
 mod version;
+mod wait;
 
 /// Does what was typed.
 pub(crate) fn run(verb: Verb) -> Outcome {
@@ -29,18 +37,26 @@ pub(crate) fn run(verb: Verb) -> Outcome {
         Verb::Apply(args) => apply::run(args),
         Verb::Authority(verb) => authority::run(verb),
         Verb::Cluster(verb) => cluster::run(verb),
+        Verb::Completion(args) => completion::run(args),
+        Verb::Context(verb) => context::run(verb),
         Verb::Delete(args) => delete::run(args),
+        Verb::Describe(args) => describe::run(args),
         Verb::Dev(args) => dev::run(args),
+        Verb::Diff(args) => diff::run(args),
         Verb::Doctor(args) => doctor::run(args),
+        Verb::Edit(args) => edit::run(args),
         Verb::Explain(verb) => explain::run(verb),
+        Verb::Export(args) => export::run(args),
         Verb::Flows(args) => flows::run(args),
         Verb::Get(args) => get::run(args),
+        Verb::Import(args) => export::import(args),
         Verb::Label(args) => label::run(args),
         Verb::Revoke(args) => revoke::run(args),
         Verb::Run(args) => run::run(args),
         Verb::Server(verb) => server::run(verb),
         Verb::Status(args) => status::run(args),
         Verb::Version => version::run(),
+        Verb::Wait(args) => wait::run(args),
     }
 }
 

@@ -1,4 +1,7 @@
-//! What verbs need of the operator: which server, and with which certificate.
+//! What verbs need of the operator: which server, with which certificate, and where in it.
+//!
+//! One file is one server and one credential (`admin.yaml`). An operator of several keeps them as contexts, by name
+//! (`config/context.rs`); without any, the one file at its usual place serves.
 
 use std::env;
 use std::fs;
@@ -8,7 +11,12 @@ use std::path::{Path, PathBuf};
 
 use api::admin::{AdminConfig, AdminConfigError};
 
+use crate::args::Connection;
 use crate::failure::{C, Failure};
+
+pub(crate) use context::{Context, Contexts};
+
+mod context;
 
 /// The operator's configuration and where it was found.
 pub(crate) struct Operator {
@@ -16,28 +24,40 @@ pub(crate) struct Operator {
     pub(crate) file: PathBuf,
     /// What is in it.
     pub(crate) admin: AdminConfig,
+    /// The namespace that its context works in where none is typed.
+    pub(crate) namespace: Option<String>,
 }
 
 impl Operator {
-    /// Reads the file that `--config` or `STOLOS_CONFIG` names, else the first that there is of
-    /// `~/.config/stolos/admin.yaml` and `/etc/stolos/admin.yaml`.
+    /// The context that `--context` or `STOLOS_CONTEXT` names; else the file that `--config` or `STOLOS_CONFIG` names;
+    /// else the current context; else the first that there is of `~/.config/stolos/admin.yaml` and `/etc/stolos/admin.yaml`.
     ///
     /// Errors: none is there, it cannot be read, others may read it, or it is another kind of file.
-    pub(crate) fn load(named: Option<&Path>) -> Result<Self, Failure> {
-        match named {
+    pub(crate) fn load(connection: &Connection) -> Result<Self, Failure> {
+        if let Some(name) = &connection.context {
+            return Self::of(&Contexts::load()?, name);
+        }
+        if let Some(file) = &connection.config {
+            return Self::read(file);
+        }
+        let contexts = own_directory().map(Contexts::load_from).transpose()?;
+        if let Some((contexts, name)) = contexts.as_ref().and_then(|all| Some((all, all.current()?))) {
+            return Self::of(contexts, name);
+        }
+        let places = places();
+        match places.iter().find(|place| place.exists()) {
             Some(file) => Self::read(file),
-            None => {
-                let places =
-                    places(env::var_os("XDG_CONFIG_HOME").map(Into::into), env::var_os("HOME").map(Into::into));
-                match places.iter().find(|place| place.exists()) {
-                    Some(file) => Self::read(file),
-                    None => Err(missing(&places)),
-                }
-            }
+            None => Err(missing(&places)),
         }
     }
 
-    fn read(file: &Path) -> Result<Self, Failure> {
+    fn of(contexts: &Contexts, name: &str) -> Result<Self, Failure> {
+        let context = contexts.named(name)?;
+        Ok(Self { namespace: context.namespace.clone(), ..Self::read(&contexts.file(name))? })
+    }
+
+    /// One file.
+    pub(crate) fn read(file: &Path) -> Result<Self, Failure> {
         let unreadable = |error: &io::Error| Failure::unreadable(file, error);
         let mode = fs::metadata(file).map_err(|error| unreadable(&error))?.permissions().mode();
         if mode & 0o077 != 0 {
@@ -55,14 +75,23 @@ impl Operator {
                 "take the file as `stolos server init` wrote it",
             ),
         })?;
-        Ok(Self { file: file.to_owned(), admin })
+        Ok(Self { file: file.to_owned(), admin, namespace: None })
     }
 }
 
-fn places(config_home: Option<PathBuf>, home: Option<PathBuf>) -> Vec<PathBuf> {
+/// The operator's own directory, by the XDG base directory specification; `None` where there is no home.
+fn own_directory() -> Option<PathBuf> {
+    own_directory_of(env::var_os("XDG_CONFIG_HOME").map(Into::into), env::var_os("HOME").map(Into::into))
+}
+
+fn own_directory_of(config_home: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
     let absolute = |path: &PathBuf| path.is_absolute();
     let own = config_home.filter(absolute).or_else(|| home.filter(absolute).map(|home| home.join(".config")));
-    let own = own.map(|directory| directory.join("stolos/admin.yaml"));
+    own.map(|directory| directory.join("stolos"))
+}
+
+fn places() -> Vec<PathBuf> {
+    let own = own_directory().map(|directory| directory.join("admin.yaml"));
     own.into_iter().chain([PathBuf::from("/etc/stolos/admin.yaml")]).collect()
 }
 
@@ -71,7 +100,8 @@ fn missing(places: &[PathBuf]) -> Failure {
     Failure::new(
         C::CONFIG_MISSING,
         format!("there is no operator's configuration (looked for {})", places.join(", ")),
-        "name the admin.yaml that `stolos server init` wrote with --config or STOLOS_CONFIG",
+        "name the admin.yaml that `stolos server init` wrote with --config or STOLOS_CONFIG,\n\
+         or keep it as a context: stolos context add NAME --from admin.yaml",
     )
 }
 
@@ -80,11 +110,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_users_own_place_comes_first() {
-        let found = places(None, Some("/home/a".into()));
-        assert_eq!(found, [Path::new("/home/a/.config/stolos/admin.yaml"), Path::new("/etc/stolos/admin.yaml")]);
-        assert_eq!(places(Some("/cfg".into()), None)[0], Path::new("/cfg/stolos/admin.yaml"));
-        assert_eq!(places(Some("relative".into()), None).len(), 1);
+    fn the_users_own_directory_is_absolute() {
+        assert_eq!(own_directory_of(None, Some("/home/a".into())), Some("/home/a/.config/stolos".into()));
+        assert_eq!(own_directory_of(Some("/cfg".into()), None), Some("/cfg/stolos".into()));
+        assert_eq!(own_directory_of(Some("relative".into()), None), None);
     }
 
     #[test]
@@ -93,10 +122,10 @@ mod tests {
         let file = directory.path().join("admin.yaml");
         fs::write(&file, "key: secret\n").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-        let told = Operator::load(Some(&file)).err().unwrap().to_string();
+        let told = Operator::read(&file).err().unwrap().to_string();
         assert!(told.contains("C6003") && told.contains("mode 640"), "{told}");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        let told = Operator::load(Some(&file)).err().unwrap().to_string();
+        let told = Operator::read(&file).err().unwrap().to_string();
         assert!(told.contains("C6003") && !told.contains("secret"), "{told}");
     }
 }

@@ -166,6 +166,9 @@ codes! {
     ADDRESS_TAKEN = "C6023";
     RESOURCES = "C6024";
     TOKEN_UNREADABLE = "C6025";
+    CONTEXT_UNKNOWN = "C6026";
+    EDITOR_FAILED = "C6027";
+    WAIT_ENDED = "C6028";
 }
 
 #[cfg(test)]

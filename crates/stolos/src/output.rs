@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
+use serde_json_path::JsonPath;
 
 use crate::args::Output;
 use crate::failure::Failure;
@@ -60,6 +61,7 @@ impl<W: Write> Screen<W> {
             Output::Table | Output::Wide => text(self, value)?,
             Output::Json => self.json(value, Layout::Pretty)?,
             Output::Yaml => self.yaml(value)?,
+            Output::Path(path) => self.picked(value, path)?,
         }
         Ok(self.out.flush()?)
     }
@@ -71,6 +73,7 @@ impl<W: Write> Screen<W> {
                 self.line("---")?;
                 self.yaml(value)?;
             }
+            Output::Path(path) => self.picked(value, path)?,
             _ => self.json(value, Layout::Line)?,
         }
         Ok(self.out.flush()?)
@@ -90,6 +93,19 @@ impl<W: Write> Screen<W> {
         Ok(write!(self.out, "{text}{}", if text.ends_with('\n') { "" } else { "\n" })?)
     }
 
+    /// What an expression picks, one value a line; text as it is, so that scripts need not unquote it.
+    fn picked<T: Serialize>(&mut self, value: &T, path: &JsonPath) -> Result<(), Failure> {
+        let value =
+            serde_json::to_value(value).unwrap_or_else(|error| panic!("BUG: an answer does not serialise: {error}"));
+        for node in path.query(&value).all() {
+            match node.as_str() {
+                Some(text) => self.line(printable(text))?,
+                None => self.json(node, Layout::Line)?,
+            }
+        }
+        Ok(())
+    }
+
     /// A line of text.
     pub(crate) fn line(&mut self, text: impl AsRef<str>) -> Result<(), Failure> {
         Ok(writeln!(self.out, "{}", text.as_ref())?)
@@ -97,6 +113,15 @@ impl<W: Write> Screen<W> {
 
     /// Rows below a header. Nothing at all is printed for no rows; say so with [`Screen::line`] where it matters.
     pub(crate) fn table(&mut self, columns: &Columns) -> Result<(), Failure> {
+        self.columns(columns, true)
+    }
+
+    /// Rows without the header, under one that was written before.
+    pub(crate) fn rows(&mut self, columns: &Columns) -> Result<(), Failure> {
+        self.columns(columns, false)
+    }
+
+    fn columns(&mut self, columns: &Columns, headed: bool) -> Result<(), Failure> {
         if columns.rows.is_empty() {
             return Ok(());
         }
@@ -109,7 +134,9 @@ impl<W: Write> Screen<W> {
         for column in table.column_iter_mut() {
             column.set_padding((0, 2));
         }
-        self.line(table.trim_fmt())
+        let text = table.trim_fmt();
+        // The header still makes the columns wide enough to stand below an earlier one.
+        self.line(if headed { &text } else { text.split_once('\n').map_or("", |(_, rows)| rows) })
     }
 
     /// Text in a colour, where colours are wanted.
@@ -269,6 +296,15 @@ mod tests {
         );
         assert_eq!(written(Output::Yaml, |screen| screen.answer(&pair, never)), "name: web\nport: 80\n");
         assert_eq!(written(Output::Json, |screen| screen.item(&pair)), "{\"name\":\"web\",\"port\":80}\n");
+    }
+
+    #[test]
+    fn an_expression_picks_values_one_a_line() {
+        let Ok(form) = crate::args::value::output("jsonpath=$[*].name") else { panic!("it parses") };
+        let pairs = [Pair { name: "web", port: 80 }, Pair { name: "a\nb", port: 81 }];
+        assert_eq!(written(form, |screen| screen.answer(&pairs, |_, _| panic!("people are not asked"))), "web\na?b\n");
+        let Ok(form) = crate::args::value::output("jsonpath={.port}") else { panic!("it parses") };
+        assert_eq!(written(form, |screen| screen.item(&pairs[0])), "80\n");
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::future::Future;
 use std::io::IsTerminal;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -46,9 +48,56 @@ pub(crate) fn serve<T>(work: impl Future<Output = Result<T, Failure>>) -> Result
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(no_runtime)?.block_on(work)
 }
 
-/// Runs `work` on this thread alone; for verbs that ask and answer.
+/// Runs `work` on this thread alone; for verbs that ask and answer. What takes longer than a second says on a terminal that it
+/// is still going on.
 pub(crate) fn ask<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_runtime)?.block_on(work)
+    alone()?.block_on(async {
+        let mut work = std::pin::pin!(work);
+        let mut progress = Progress::default();
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(Duration::from_secs(1)) => progress.tick(),
+            }
+        }
+    })
+}
+
+/// Runs `work` that goes on for as long as somebody reads what it says.
+pub(crate) fn follow(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    alone()?.block_on(async {
+        tokio::select! {
+            ended = work => ended,
+            gone = reader_gone() => Err(gone),
+        }
+    })
+}
+
+fn alone() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_runtime)
+}
+
+/// A line on a terminal's standard error that counts seconds, and is gone when the answer comes.
+#[derive(Default)]
+struct Progress {
+    seconds: u64,
+}
+
+impl Progress {
+    fn tick(&mut self) {
+        self.seconds += 1;
+        if std::io::stderr().is_terminal() {
+            eprint!("\rwaiting for the server, {} s \x1b[K", self.seconds);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.seconds > 0 && std::io::stderr().is_terminal() {
+            eprint!("\r\x1b[K");
+        }
+    }
 }
 
 fn no_runtime(error: std::io::Error) -> Failure {
@@ -57,6 +106,22 @@ fn no_runtime(error: std::io::Error) -> Failure {
         format!("cannot start: {}", crate::failure::reason(&error)),
         "check the limits on processes and open files (`ulimit -a`)",
     )
+}
+
+/// Ends when nobody reads standard output any more, so that a verb that waits for news does not outlive its pipe.
+async fn reader_gone() -> Failure {
+    let (gone, told) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let stdout = std::io::stdout();
+        // No event is asked for: errors and hang-ups are always told.
+        let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+        while let Err(rustix::io::Errno::INTR) = poll(&mut watched, None) {}
+        let _ = gone.send(());
+    });
+    match told.await {
+        Ok(()) => Failure::ClosedPipe,
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// A token that SIGINT or SIGTERM cancels. A second signal while the work winds down ends the process at once, with the

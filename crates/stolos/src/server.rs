@@ -10,7 +10,7 @@ use api::kind::revocation::{RevocationSpec, RevocationStatus};
 use api::object::{Object, ObjectKey, Revision};
 use api::problem::Problem;
 use api::token::{JoinTokenRequest, JoinTokenResponse};
-use api::watch::ObjectList;
+use api::watch::{ObjectList, WatchEvent};
 use serde::de::DeserializeOwned;
 
 use crate::args::{Connection, Scope};
@@ -32,9 +32,10 @@ pub(crate) type Revocation = Object<RevocationSpec, RevocationStatus>;
 impl Server {
     /// The server of the operator's configuration; opens no connection yet.
     pub(crate) fn configured(connection: &Connection, scope: &Scope) -> Result<Self, Failure> {
-        let operator = Operator::load(connection.config.as_deref())?;
+        let operator = Operator::load(connection)?;
         let client = Client::new(&operator.admin).map_err(|error| failure(&error, &operator))?;
-        Ok(Self { client, operator, namespace: scope.namespace.clone() })
+        let namespace = scope.namespace.clone().or_else(|| operator.namespace.clone());
+        Ok(Self { client, operator, namespace })
     }
 
     /// Its URL.
@@ -42,15 +43,45 @@ impl Server {
         self.client.server()
     }
 
-    /// The namespace that was typed.
+    /// The namespace that was typed, else the context's.
     pub(crate) fn namespace(&self) -> Option<&str> {
         self.namespace.as_deref()
     }
 
-    /// Objects of a kind, in the namespace that was typed and below it, else everywhere.
-    pub(crate) async fn list(&self, kind: &Kind) -> Result<ObjectList, Failure> {
-        let query = ListQuery { namespace: self.namespace.clone(), subtree: self.namespace.is_some(), labels: None };
-        self.told(self.client.list_any(kind.name, &query).await)
+    /// Objects of a kind, in the namespace that was typed and below it, else everywhere; `labels` is a selector on their
+    /// own labels.
+    pub(crate) async fn list(&self, kind: &Kind, labels: Option<&str>) -> Result<ObjectList, Failure> {
+        self.told(self.client.list_any(kind.name, &self.query(labels)).await)
+    }
+
+    /// Objects of a kind in a namespace and below it, whatever was typed.
+    pub(crate) async fn list_in(&self, kind: &Kind, namespace: &str) -> Result<Vec<Object>, Failure> {
+        let query = ListQuery { namespace: Some(namespace.to_owned()), subtree: true, labels: None };
+        Ok(self.told(self.client.list_any(kind.name, &query).await)?.items)
+    }
+
+    /// Their changes after a revision.
+    pub(crate) async fn watch(
+        &self,
+        kind: &Kind,
+        labels: Option<&str>,
+        from: Revision,
+    ) -> Result<Changes<'_>, Failure> {
+        let lines = self.told(self.client.watch(kind.name, &self.query(labels), from).await)?;
+        Ok(Stream { server: self, lines })
+    }
+
+    fn query(&self, labels: Option<&str>) -> ListQuery {
+        let namespace = self.namespace.clone();
+        ListQuery { subtree: namespace.is_some(), namespace, labels: labels.map(str::to_owned) }
+    }
+
+    /// One object; `None` where there is none.
+    pub(crate) async fn object(&self, key: &ObjectKey) -> Result<Option<Object>, Failure> {
+        match self.client.get_any(&key.kind, &key.namespace, &key.name).await {
+            Err(ClientError::Refused(problem)) if problem.status == 404 => Ok(None),
+            answer => self.told(answer).map(Some),
+        }
     }
 
     /// All objects of a kind with their types, and the revision they are of.
@@ -93,7 +124,7 @@ impl Server {
     /// Flows as they come.
     pub(crate) async fn follow_flows(&self, query: &FlowQuery) -> Result<Rows<'_>, Failure> {
         let lines = self.told(self.client.follow_flows(query).await)?;
-        Ok(Rows { server: self, lines })
+        Ok(Stream { server: self, lines })
     }
 
     /// Why a flow is allowed or refused.
@@ -129,15 +160,20 @@ impl Server {
     }
 }
 
-/// Flows as they come.
-pub(crate) struct Rows<'a> {
+/// Values as they come.
+pub(crate) struct Stream<'a, T> {
     server: &'a Server,
-    lines: Lines<FlowRow>,
+    lines: Lines<T>,
 }
 
-impl Rows<'_> {
-    /// The next row; `None` when the server ended the stream.
-    pub(crate) async fn next(&mut self) -> Result<Option<FlowRow>, Failure> {
+/// Flows as they come.
+pub(crate) type Rows<'a> = Stream<'a, FlowRow>;
+/// Changes as they come.
+pub(crate) type Changes<'a> = Stream<'a, WatchEvent>;
+
+impl<T: DeserializeOwned> Stream<'_, T> {
+    /// The next one; `None` when the server ended the stream. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Result<Option<T>, Failure> {
         self.server.told(self.lines.next().await)
     }
 }

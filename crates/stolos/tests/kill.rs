@@ -49,7 +49,7 @@ fn policy(number: usize) -> ApplyRequest {
         "apiVersion: stolos.dev/v1\nkind: Policy\nmetadata: {{namespace: /, name: p{number}}}\n\
          spec: {{from: [app=a], to: [app=b], action: allow}}\n"
     );
-    ApplyRequest { sources: vec![Source { name: "p.yaml".into(), text }], namespace: None }
+    ApplyRequest { sources: vec![Source { name: "p.yaml".into(), text }], ..ApplyRequest::default() }
 }
 
 #[tokio::test]

@@ -78,4 +78,13 @@ codes! {
     TOKEN_UNREADABLE = "C6025", "no join token",
         "The file holds something else than a join token, or only a part of one.",
         "Make one with `stolos cluster join-token CLUSTER --out FILE`, and copy the file whole.";
+    CONTEXT_UNKNOWN = "C6026", "no such context",
+        "No context of that name is kept on this machine, or none is the current one.",
+        "Use the suggested name; `stolos context list` shows them, `stolos context add NAME --from admin.yaml` keeps one.";
+    EDITOR_FAILED = "C6027", "the editor failed",
+        "The editor could not be started, or ended with an error, as editors do to say that nothing shall be stored. Nothing was.",
+        "Name another one with VISUAL or EDITOR.";
+    WAIT_ENDED = "C6028", "waited long enough",
+        "What was waited for did not come about in the time given. Nothing was changed by waiting.",
+        "Wait longer with --timeout; `stolos describe KIND NAME` and `stolos status` say what is in the way.";
 }

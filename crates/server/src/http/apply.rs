@@ -1,13 +1,13 @@
 //! `POST /apis/stolos.dev/v1/apply`: many documents in one transaction; with `dryRun`, none.
 
-use api::apply::{ApplyRequest, ApplyResponse, ApplyResult};
-use api::object::{Object, Revision};
+use api::apply::{ApplyRequest, ApplyResponse, ApplyResult, OWNER, Prune};
+use api::object::{Object, ObjectKey, Revision};
 use api::problem;
 use axum::body::Body;
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
-use policy::namespace::NamespacePath;
+use policy::namespace::{NamespacePath, check_name};
 use serde::Deserialize;
 use tracing::info;
 
@@ -40,28 +40,55 @@ async fn apply(
     let request: ApplyRequest = body::json(body).await?;
     let namespace = NamespacePath::new(request.namespace.as_deref().unwrap_or("/"))
         .map_err(|e| Refused::new(problem::BAD_REQUEST, format!("`namespace`: {e}")))?;
-    let (manifests, mut diagnostics) = manifest::read(&request.sources, &namespace);
+    let prune = request.prune.as_ref().map(scope).transpose()?;
+    let (mut manifests, mut diagnostics) = manifest::read(&request.sources, &namespace);
     refuse_errors(&diagnostics)?;
+    if let Some(owner) = &request.owner {
+        check_name(owner).map_err(|e| Refused::new(problem::BAD_REQUEST, format!("`owner`: {e}")))?;
+        for manifest in &mut manifests {
+            manifest.object.metadata.labels.insert(OWNER.to_owned(), owner.clone());
+        }
+    }
     let mut write = control.store.begin().await?;
     let admitted = admission::admit(&mut write, &manifests, false, control.now()).await?;
     diagnostics.extend(admitted.warnings);
-    let mut response =
-        ApplyResponse { results: admitted.results, dry_run: params.dry_run, diagnostics, ..ApplyResponse::default() };
+    let mut results = admitted.results;
+    let written = results.len();
+    if let Some(prune) = prune {
+        let kept = results.iter().map(|result| result.object.key()).collect();
+        results.extend(admission::prune(&mut write, prune, &kept).await?);
+    }
+    let mut response = ApplyResponse { results, dry_run: params.dry_run, diagnostics, ..ApplyResponse::default() };
     if params.dry_run {
         // Dropped, the transaction leaves nothing behind.
         drop(write);
         response.revision = control.store.revision().await?;
         control.registry.caught_up(response.revision).await;
-        let proposed: Vec<Object> = response.results.iter().map(|result| result.object.clone()).collect();
+        let (put, gone) = response.results.split_at(written);
+        let proposed: Vec<Object> = put.iter().map(|result| result.object.clone()).collect();
+        let gone: Vec<ObjectKey> = gone.iter().map(|result| result.object.key()).collect();
         let fleet = control.registry.fleet();
-        response.would_break = would_break(&control.flows, &fleet, &Proposal::new(&fleet, &proposed, &[]));
+        response.would_break = would_break(&control.flows, &fleet, &Proposal::new(&fleet, &proposed, &gone));
     } else {
         let head = write.commit().await?;
         control.registry.caught_up(head).await;
-        response.revision = since(&response.results).unwrap_or(head);
+        response.revision =
+            if response.results.len() > written { head } else { since(&response.results).unwrap_or(head) };
         info!(by = admin.name(), documents = response.results.len(), revision = %response.revision, "documents applied");
     }
     Ok(Json(response))
+}
+
+/// What may be deleted: somebody's objects, or those of a subtree; never everything because nothing was said.
+fn scope(prune: &Prune) -> Answer<&Prune> {
+    if let Some(namespace) = &prune.namespace {
+        NamespacePath::new(namespace)
+            .map_err(|e| Refused::new(problem::BAD_REQUEST, format!("`prune.namespace`: {e}")))?;
+    }
+    match prune.owner.is_some() || prune.namespace.is_some() {
+        true => Ok(prune),
+        false => Err(Refused::new(problem::BAD_REQUEST, "`prune` names neither an owner nor a namespace")),
+    }
 }
 
 /// The revision since which all these documents are as they are. A report of the system's in between is no part of it.

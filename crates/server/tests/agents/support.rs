@@ -314,7 +314,15 @@ impl Agent {
         let end = tokio::time::Instant::now() + LIMIT;
         while !wanted(self) {
             match tokio::time::timeout_at(end, self.inbound.message()).await {
-                Ok(Ok(Some(wire::ServerMessage { message: Some(message) }))) => self.hear(message).await,
+                Ok(Ok(Some(wire::ServerMessage { message: Some(message) }))) => {
+                    self.hear(message).await;
+                    // Only what is waited for is held back: a state before it, unanswered, would keep it from coming.
+                    if !wanted(self)
+                        && let Some(revision) = self.unanswered.take()
+                    {
+                        self.send(From::Applied(wire::Applied { revision, took_ms: 1 })).await;
+                    }
+                }
                 Ok(other) => panic!("waiting for {what}: {other:?}"),
                 Err(_) => panic!("waiting for {what}: at revision {}, {:#?}", self.revision, self.state.keys()),
             }

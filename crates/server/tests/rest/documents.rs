@@ -1,6 +1,6 @@
 //! Documents over REST: writing, reading, applying, watching, deleting.
 
-use api::apply::{ApplyOutcome, ApplyRequest, Source};
+use api::apply::{ApplyOutcome, ApplyRequest, Prune, Source};
 use api::client::{ClientError, ListQuery};
 use api::kind::namespace::NamespaceSpec;
 use api::kind::policy::PolicySpec;
@@ -13,7 +13,7 @@ use crate::support::Running;
 const FLEET: &str = include_str!("fleet.yaml");
 
 fn request(text: &str) -> ApplyRequest {
-    ApplyRequest { sources: vec![Source { name: "f.yaml".into(), text: text.into() }], namespace: None }
+    ApplyRequest { sources: vec![Source { name: "f.yaml".into(), text: text.into() }], ..ApplyRequest::default() }
 }
 
 fn problem(error: ClientError) -> Problem {
@@ -307,5 +307,66 @@ async fn lists_select_by_labels() {
     assert_eq!(names("!team").await, ["/"]);
     let bad = ListQuery { labels: Some("team=*".into()), ..ListQuery::default() };
     assert_eq!(problem(api.list_any("Namespace", &bad).await.unwrap_err()).code, problem::BAD_REQUEST.code);
+    server.stop().await;
+}
+
+fn owned(text: &str, prune: Option<Prune>) -> ApplyRequest {
+    ApplyRequest { owner: Some("ci".into()), prune, ..request(text) }
+}
+
+#[tokio::test]
+async fn what_its_owner_applies_no_more_is_pruned_in_the_same_transaction() {
+    let server = Running::start().await;
+    let api = server.api();
+    let acme = namespace("/acme", "");
+    let both = format!("{acme}{}{}", policy("/acme", "a", "app=a"), policy("/acme", "b", "app=b"));
+    api.apply(&owned(&both, None), false).await.unwrap();
+    api.apply(&request(&policy("/acme", "by-hand", "app=c")), false).await.unwrap();
+    let prune = Some(Prune { owner: Some("ci".into()), namespace: None });
+    let fewer = owned(&format!("{acme}{}", policy("/acme", "a", "app=a")), prune);
+    let would = api.apply(&fewer, true).await.unwrap();
+    assert_eq!(
+        would.results.last().map(|r| (r.object.key().to_string(), r.outcome)),
+        Some(("Policy /acme:b".into(), ApplyOutcome::Deleted))
+    );
+    assert_eq!(api.list::<PolicySpec>(&ListQuery::default()).await.unwrap().len(), 3, "a dry run deletes nothing");
+    let done = api.apply(&fewer, false).await.unwrap();
+    assert!(done.revision > would.revision);
+    let left = api.list::<PolicySpec>(&ListQuery::default()).await.unwrap();
+    let names: Vec<_> = left.iter().map(|policy| policy.metadata.name.as_str()).collect();
+    assert_eq!(names, ["a", "by-hand"], "what others applied stays");
+    assert_eq!(left[0].metadata.labels["stolos.dev/owner"], "ci");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_subtree_is_made_equal_to_what_is_applied_but_nobody_is_let_in_again() {
+    let server = Running::start().await;
+    let api = server.api();
+    let revoked = "apiVersion: stolos.dev/v1\nkind: Revocation\nmetadata: {name: r}\nspec: {target: {node: n1}}\n---\n";
+    let inner =
+        format!("{}{}{}", namespace("/acme", ""), namespace("/acme/shop", ""), policy("/acme/shop", "x", "app=x"));
+    api.apply(&request(&format!("{revoked}{inner}{}", namespace("/other", ""))), false).await.unwrap();
+    let exact = |namespace: &str| Some(Prune { namespace: Some(namespace.into()), owner: None });
+    let kept = ApplyRequest { prune: exact("/acme"), ..request(&namespace("/acme", "")) };
+    let done = api.apply(&kept, false).await.unwrap();
+    let gone: Vec<_> = done
+        .results
+        .iter()
+        .filter(|r| r.outcome == ApplyOutcome::Deleted)
+        .map(|r| r.object.key().to_string())
+        .collect();
+    assert_eq!(gone, ["Policy /acme/shop:x", "Namespace /acme/shop"]);
+    let root = ApplyRequest { prune: exact("/"), ..request(&namespace("/acme", "")) };
+    let done = api.apply(&root, false).await.unwrap();
+    let gone: Vec<_> = done
+        .results
+        .iter()
+        .filter(|r| r.outcome == ApplyOutcome::Deleted)
+        .map(|r| r.object.key().to_string())
+        .collect();
+    assert_eq!(gone, ["Namespace /other"], "neither the root nor a Revocation");
+    let nothing = ApplyRequest { prune: Some(Prune::default()), ..request(&namespace("/acme", "")) };
+    assert_eq!(problem(api.apply(&nothing, false).await.unwrap_err()).code, problem::BAD_REQUEST.code);
     server.stop().await;
 }

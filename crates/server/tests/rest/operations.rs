@@ -14,7 +14,7 @@ use crate::support::Running;
 async fn fleet() -> Running {
     let server = Running::start().await;
     let source = Source { name: "fleet.yaml".into(), text: include_str!("fleet.yaml").into() };
-    server.api().apply(&ApplyRequest { sources: vec![source], namespace: None }, false).await.unwrap();
+    server.api().apply(&ApplyRequest { sources: vec![source], ..ApplyRequest::default() }, false).await.unwrap();
     server
 }
 
@@ -84,7 +84,7 @@ async fn statuses_say_what_follows_from_other_documents() {
     assert_eq!((below.mode, below.ingress, below.egress), (Mode::Observe, Action::Deny, Action::Deny));
     let text = "apiVersion: stolos.dev/v1\nkind: ExternalNetwork\nmetadata: {namespace: /acme, name: wide}\nspec: {cidrs: [192.168.0.0/16]}\n";
     let source = Source { name: "n.yaml".into(), text: text.into() };
-    api.apply(&ApplyRequest { sources: vec![source], namespace: None }, false).await.unwrap();
+    api.apply(&ApplyRequest { sources: vec![source], ..ApplyRequest::default() }, false).await.unwrap();
     let networks = api.list::<ExternalNetworkSpec>(&ListQuery::default()).await.unwrap();
     let covered = networks[0].status.clone().expect("computed").covers_fleet;
     assert_eq!(covered, ["192.168.77.21", "192.168.77.22"]);

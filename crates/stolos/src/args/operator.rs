@@ -19,6 +19,12 @@ pub(crate) struct Apply {
     /// Store nothing; list the flows seen today that would break
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Delete what this owner applied before and the manifests hold no more, in the same transaction
+    #[arg(long, requires = "owner")]
+    pub(crate) prune: bool,
+    /// Mark every object as applied by this owner (label stolos.dev/owner)
+    #[arg(long, value_name = "NAME", value_parser = value::name)]
+    pub(crate) owner: Option<String>,
     /// Where objects without metadata.namespace go
     #[command(flatten)]
     pub(crate) scope: Scope,
@@ -32,12 +38,20 @@ pub(crate) struct Apply {
 
 /// `stolos get`
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  stolos get policies -n /acme\n  stolos get workload web.node-1 -o yaml")]
+#[command(after_help = "Examples:\n  stolos get policies -n /acme -l team=web\n  \
+    stolos get workload web.node-1 -o yaml\n  stolos get nodes --watch\n  \
+    stolos get policies -o jsonpath='$.items[*].metadata.name'")]
 pub(crate) struct Get {
     /// Kind: policy, policies, Policy, …; without it, the kinds there are
     pub(crate) kind: Option<String>,
     /// Name of one object
     pub(crate) name: Option<String>,
+    /// Only objects whose own labels fit, for example team=web,tier in (a,b),!legacy
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub(crate) selector: Option<String>,
+    /// Go on showing changes as they come, until Ctrl-C
+    #[arg(short, long)]
+    pub(crate) watch: bool,
     /// Where to look: this namespace and all below it
     #[command(flatten)]
     pub(crate) scope: Scope,

@@ -2,6 +2,60 @@
 
 use std::time::Duration;
 
+use serde_json_path::JsonPath;
+
+use super::Output;
+
+/// `table`, `wide`, `json`, `yaml` or `jsonpath=EXPR`. An expression may also be written as kubectl's: `{.metadata.name}`.
+pub(crate) fn output(text: &str) -> Result<Output, String> {
+    let Some(expression) = text.strip_prefix("jsonpath=") else {
+        return match text {
+            "table" => Ok(Output::Table),
+            "wide" => Ok(Output::Wide),
+            "json" => Ok(Output::Json),
+            "yaml" => Ok(Output::Yaml),
+            _ => Err(format!("`{text}` is no form; write table, wide, json, yaml or jsonpath=EXPR")),
+        };
+    };
+    let inner = expression.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(expression);
+    let whole = if inner.starts_with('$') { inner.to_owned() } else { format!("${inner}") };
+    let path = JsonPath::parse(&whole).map_err(|error| {
+        format!("`{expression}` is no JSONPath ({error}); write for example jsonpath='$.items[*].metadata.name'")
+    })?;
+    Ok(Output::Path(Box::leak(Box::new(path))))
+}
+
+/// What `stolos wait` waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// The object is there.
+    Exists,
+    /// It is not, or no more.
+    Deleted,
+    /// A field, by its path, has a value.
+    Field(String, String),
+}
+
+impl std::fmt::Display for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exists => f.write_str("exists"),
+            Self::Deleted => f.write_str("deleted"),
+            Self::Field(path, value) => write!(f, "{path}={value}"),
+        }
+    }
+}
+
+/// `exists`, `deleted` or `FIELD=VALUE`.
+pub(crate) fn condition(text: &str) -> Result<Condition, String> {
+    match (text, text.split_once('=')) {
+        ("exists", _) => Ok(Condition::Exists),
+        ("deleted", _) => Ok(Condition::Deleted),
+        (_, Some((path, value))) if !path.is_empty() => Ok(Condition::Field(path.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is no condition; write exists, deleted or FIELD=VALUE, as in status.state=live")),
+    }
+}
+
 /// A duration with a unit, `"90s"`, `"10m"`, `"1h30m"`; zero and negative ones are refused.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let expected = || format!("`{text}` is no duration; write a number and a unit, for example 90s, 10m or 1h30m");
@@ -117,6 +171,18 @@ mod tests {
         for bad in ["", "10", "-5s", "0s", "ten", "5 parsecs"] {
             assert!(duration(bad).unwrap_err().contains("90s, 10m"), "{bad}");
         }
+    }
+
+    #[test]
+    fn forms_take_expressions_of_both_dialects() {
+        assert_eq!(output("yaml"), Ok(Output::Yaml));
+        for good in
+            ["$.items[*].metadata.name", "{.metadata.name}", ".spec", "$..port", "{.items[?@.spec.action=='deny']}"]
+        {
+            assert!(matches!(output(&format!("jsonpath={good}")), Ok(Output::Path(_))), "{good}");
+        }
+        assert!(output("jsonpath={.a").unwrap_err().contains("for example jsonpath="));
+        assert!(output("xml").unwrap_err().contains("is no form; write table"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use api::apply::{ApplyRequest, ApplyResponse};
+use api::apply::{ApplyRequest, ApplyResponse, Prune};
 
 use crate::args::Apply;
 use crate::cmd::flows;
@@ -16,13 +16,15 @@ pub(crate) fn run(args: Apply) -> Outcome {
     let sources = manifest::read(&args.filename)?;
     manifest::check(&sources)?;
     let server = Server::configured(&args.connection, &args.scope)?;
-    let request = ApplyRequest { sources, namespace: server.namespace().map(str::to_owned) };
+    let namespace = server.namespace().map(str::to_owned);
+    let prune = args.prune.then(|| Prune { owner: args.owner.clone(), namespace: args.scope.namespace.clone() });
+    let request = ApplyRequest { sources, namespace, prune, owner: args.owner };
     let response = process::ask(server.apply(&request, args.dry_run))?;
     manifest::report(&response.diagnostics);
     Screen::stdout(args.format.output).answer(&response, show)
 }
 
-fn show<W: Write>(screen: &mut Screen<W>, response: &ApplyResponse) -> Outcome {
+pub(crate) fn show<W: Write>(screen: &mut Screen<W>, response: &ApplyResponse) -> Outcome {
     let would = if response.dry_run { " (dry run)" } else { "" };
     for result in &response.results {
         screen.line(format!("{} {}{would}", result.object.key(), result.outcome))?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use api::kind::{KINDS, Scope, Verb};
+use api::kind::{KINDS, Kind, Scope, Verb};
 use api::object::ObjectKey;
 
 use crate::args::{Delete, Output};
@@ -14,16 +14,16 @@ use crate::process;
 use crate::server::Server;
 
 pub(crate) fn run(args: Delete) -> Outcome {
-    let namespace = args.scope.namespace.as_deref();
-    let keys = match (&args.kind, &args.name) {
-        (Some(kind), Some(name)) => vec![key(kind, name, namespace)?],
-        _ => {
-            let sources = manifest::read(&args.filename)?;
-            manifest::check(&sources)?;
-            ordered(manifest::keys(&sources, namespace))
-        }
-    };
+    // What was typed is looked at before anything that a server's configuration may lack.
+    let sources = manifest::read(&args.filename)?;
+    manifest::check(&sources)?;
+    let kind = args.kind.as_deref().map(deletable).transpose()?;
     let server = Server::configured(&args.connection, &args.scope)?;
+    let namespace = server.namespace();
+    let keys = match (kind, &args.name) {
+        (Some(kind), Some(name)) => vec![key(kind, name, namespace)],
+        _ => ordered(manifest::keys(&sources, namespace)),
+    };
     let mut screen = Screen::stdout(Output::Table);
     process::ask(async {
         for key in &keys {
@@ -34,21 +34,26 @@ pub(crate) fn run(args: Delete) -> Outcome {
     })
 }
 
-/// The key that was typed. A namespace is named by its path, or by its last part below `-n`.
-fn key(kind: &str, name: &str, namespace: Option<&str>) -> Result<ObjectKey, Failure> {
-    let kind = kind_named(kind)?;
-    if !kind.verbs.contains(&Verb::Delete) {
-        return Err(Failure::usage(
-            C::KIND_UNKNOWN,
-            format!("a {} is reported by agents and not deleted by hand", kind.name),
-            format!("`stolos revoke {} {name}` cuts it off", kind.name.to_lowercase()),
-        ));
+/// The kind that a word names, if its objects are deleted by hand.
+fn deletable(word: &str) -> Result<&'static Kind, Failure> {
+    let kind = kind_named(word)?;
+    if kind.verbs.contains(&Verb::Delete) {
+        return Ok(kind);
     }
-    Ok(match (kind.name, kind.scope) {
+    Err(Failure::usage(
+        C::KIND_UNKNOWN,
+        format!("a {} is reported by agents and not deleted by hand", kind.name),
+        format!("`stolos revoke {} NAME` cuts it off", kind.name.to_lowercase()),
+    ))
+}
+
+/// The key that was typed. A namespace is named by its path, or by its last part below `-n`.
+pub(crate) fn key(kind: &Kind, name: &str, namespace: Option<&str>) -> ObjectKey {
+    match (kind.name, kind.scope) {
         ("Namespace", _) if name.starts_with('/') => ObjectKey::of_namespace(name),
         (_, Scope::Fleet) => ObjectKey::new(kind.name, "/", name),
         (_, Scope::Namespace) => ObjectKey::new(kind.name, namespace.unwrap_or("/"), name),
-    })
+    }
 }
 
 /// Each once, and what stands in others after them: the reverse of the order of creation.
@@ -78,11 +83,12 @@ mod tests {
 
     #[test]
     fn what_was_typed_becomes_a_key() {
-        assert_eq!(key("ns", "/acme/prod", None).unwrap().path(), "/acme/prod");
-        assert_eq!(key("ns", "prod", Some("/acme")).unwrap().path(), "/acme/prod");
-        assert_eq!(key("policies", "a", Some("/acme")).unwrap().to_string(), "Policy /acme:a");
-        assert_eq!(key("rev", "r", Some("/acme")).unwrap().to_string(), "Revocation /:r");
-        assert_eq!(key("node", "n1", None).unwrap().to_string(), "Node /:n1");
-        assert!(key("wl", "web", None).unwrap_err().to_string().contains("stolos revoke workload web"));
+        let key = |word: &str, name: &str, namespace| key(deletable(word).unwrap(), name, namespace);
+        assert_eq!(key("ns", "/acme/prod", None).path(), "/acme/prod");
+        assert_eq!(key("ns", "prod", Some("/acme")).path(), "/acme/prod");
+        assert_eq!(key("policies", "a", Some("/acme")).to_string(), "Policy /acme:a");
+        assert_eq!(key("rev", "r", Some("/acme")).to_string(), "Revocation /:r");
+        assert_eq!(key("node", "n1", None).to_string(), "Node /:n1");
+        assert!(deletable("wl").unwrap_err().to_string().contains("stolos revoke workload NAME"));
     }
 }

@@ -119,7 +119,7 @@ impl Plane {
     }
 
     fn server(&self) -> Result<Server, Failure> {
-        Server::configured(&Connection { config: Some(self.admin.clone()) }, &Default::default())
+        Server::configured(&Connection { config: Some(self.admin.clone()), context: None }, &Default::default())
     }
 
     async fn stop(self) {
@@ -134,7 +134,7 @@ fn fleet(addresses: &BTreeSet<IpAddr>) -> ApplyRequest {
     let ranges: Vec<String> =
         addresses.iter().map(|at| format!("\"{at}/{}\"", if at.is_ipv4() { 32 } else { 128 })).collect();
     let text = FLEET.replace("addressRanges: []", &format!("addressRanges: [{}]", ranges.join(", ")));
-    ApplyRequest { sources: vec![Document { name: "fleet.yaml".to_owned(), text }], namespace: None }
+    ApplyRequest { sources: vec![Document { name: "fleet.yaml".to_owned(), text }], ..ApplyRequest::default() }
 }
 
 /// Addresses of this machine; none where it has none beside loopback.

@@ -12,16 +12,16 @@ use crate::server::Server;
 
 pub(crate) fn run(args: Flows) -> Outcome {
     let server = Server::configured(&args.connection, &args.scope)?;
-    let query = query(&args, jiff::Timestamp::now());
+    let query = query(&args, server.namespace(), jiff::Timestamp::now());
     let mut screen = Screen::stdout(args.format.output);
     if args.follow {
-        return process::ask(follow(&server, query, &mut screen));
+        return process::follow(follow(&server, query, &mut screen));
     }
     let list = process::ask(server.flows(&query))?;
     screen.answer(&list, show)
 }
 
-fn query(args: &Flows, now: jiff::Timestamp) -> FlowQuery {
+fn query(args: &Flows, namespace: Option<&str>, now: jiff::Timestamp) -> FlowQuery {
     let (verdict, would) = match args.verdict {
         None => (None, None),
         Some(args::Verdict::Allow) => (Some(Verdict::Allow), Some(Verdict::Allow)),
@@ -33,7 +33,7 @@ fn query(args: &Flows, now: jiff::Timestamp) -> FlowQuery {
         from: args.from.clone(),
         to: args.to.clone(),
         limit: args.limit,
-        namespace: args.scope.namespace.clone(),
+        namespace: namespace.map(str::to_owned),
         verdict,
         would,
         since: since.and_then(|since| now.checked_sub(since).ok()),

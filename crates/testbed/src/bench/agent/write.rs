@@ -108,7 +108,8 @@ impl Writer {
             "{{apiVersion: stolos.dev/v1, kind: Policy, metadata: {{namespace: /acme, name: probe}}, \
              spec: {{from: [app=probe], to: [app=target], ports: [tcp/9000], action: {action}}}}}"
         );
-        let request = ApplyRequest { sources: vec![Source { name: "probe.yaml".to_owned(), text }], namespace: None };
+        let request =
+            ApplyRequest { sources: vec![Source { name: "probe.yaml".to_owned(), text }], ..ApplyRequest::default() };
         let begun = monotonic_ns();
         let since = |at_ns: u64| (at_ns as f64 - begun as f64) / 1e6;
         let answer = self.runtime.block_on(self.client.apply(&request, false))?;
