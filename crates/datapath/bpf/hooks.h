@@ -16,6 +16,21 @@ INLINE int refuse_call(int error)
 	return 0;
 }
 
+#define TASK_KERNEL_THREAD 0x00200000 /* PF_KTHREAD */
+
+/* Whose call this is: its process', as it is now. A kernel thread is nobody's: what it connects is the workload's whose
+ * cgroup the socket has (rule 8: MPTCP's further paths, what a file system of the kernel opens anew). */
+INLINE __u32 stamp_of_caller(const struct config *cfg, struct bpf_sock *sk)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct tcp_sock *tp;
+
+	if (!(task->flags & TASK_KERNEL_THREAD))
+		return stamp_of_current(cfg);
+	tp = bpf_skc_to_tcp_sock(sk);
+	return tp ? stamp_of_walked(cfg, &tp->inet_conn.icsk_inet.sk) : cfg->host;
+}
+
 /* What can be said before the first packet. 1 = let it try. */
 NOINLINE int judge_dial(struct decision *d, const union addr *to)
 {
@@ -197,7 +212,7 @@ INLINE int dial(struct bpf_sock_addr *ctx, const union addr *to, const union add
 	if (st->role == ROLE_EXEMPT)
 		return 1;
 	d.live = cfg->live;
-	d.stamp = stamp_of_current(cfg);
+	d.stamp = stamp_of_caller(cfg, sk);
 	st->stamp = d.stamp;
 	st->stamp_live = d.live;
 	st->live = 0;
@@ -336,7 +351,8 @@ int stolos_create(struct bpf_sock *sk)
 		return 1;
 	stamp = stamp_of_current(cfg);
 	l = local_of(stamp);
-	/* a host that nobody protects by name opens what it likes, the agent's own raw sockets among it */
+	/* a host that nobody protects by name opens what it likes; of one that is protected nobody is left out, the agent
+	 * neither: it answers refusals by ping's kind of sockets (src/refuse.rs) */
 	if (!l || (l->flags & (L_HOST | L_ENFORCE)) == L_HOST)
 		return 1;
 	return refuse_socket(sk, stamp, l, protocol == PROTO_MPTCP ? R_MPTCP : R_RAW_SOCKET, bpf_get_netns_cookie(sk));

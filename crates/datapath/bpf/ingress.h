@@ -88,6 +88,8 @@ INLINE int ingress_tcp(struct __sk_buff *skb, struct bpf_sock *sk, struct sock_s
 			st->live = d.live;
 		return 1;
 	}
+	if (state == TCP_STATE_SYN_SENT && st->role == ROLE_NONE)
+		st->role = ROLE_CLIENT; /* the kernel's own call: no hook saw it, its cgroup says whose it is (rule 8) */
 	p = bpf_map_lookup_elem(&scratch, &zero);
 	if (!p)
 		return 0;

@@ -270,6 +270,10 @@ struct sock_common {
 	struct in6_addr skc_v6_rcv_saddr;
 } KERNEL;
 
+struct task_struct {
+	unsigned int flags;
+} KERNEL;
+
 struct cgroup;
 
 struct cgroup_subsys_state {

@@ -13,8 +13,8 @@
 #include "ingress.h"
 #include "egress.h"
 #include "socket.h"
-#include "hooks.h"
 #include "walk.h"
+#include "hooks.h"
 #include "mark.h"
 
 char _license[] SEC("license") = "Dual MIT/GPL";

@@ -6,18 +6,24 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use handshake::segment::{BuildError, Segment, TcpFlags};
+use nix::libc::{IP_HDRINCL, IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPV6_HDRINCL, setsockopt};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::refuse::budget::{Buckets, Budget};
 
 pub mod budget;
+
+/// Level and names of linux/icmp.h and linux/icmpv6.h.
+const SOL_RAW: i32 = 255;
+const ICMP_FILTER: i32 = 1;
+const ICMP6_FILTER: i32 = 1;
 
 /// At which end a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,7 +213,27 @@ fn open_in(netns: BorrowedFd<'_>) -> Result<Sockets, RegisterError> {
     Ok(Sockets { v4, v6 })
 }
 
-/// IPPROTO_RAW: the packet's own IP header is taken as it is, its source address included. Nothing is ever received.
+/// A socket of ping's kind on which the packet's own IP header is taken as it is, its source address and protocol included.
+/// Nothing is ever received. Not IPPROTO_RAW: a protected host may open none of those, and the agent is the host's. A ping's
+/// it may open like everybody, so that the agent needs no exemption that another process of the node could borrow.
 fn raw_socket(family: AddressFamily) -> io::Result<OwnedFd> {
-    Ok(rustix::net::socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::RAW))?)
+    let (protocol, header, filter) = if family == AddressFamily::INET {
+        (ipproto::ICMP, (IPPROTO_IP, IP_HDRINCL), (SOL_RAW, ICMP_FILTER))
+    } else {
+        (ipproto::ICMPV6, (IPPROTO_IPV6, IPV6_HDRINCL), (IPPROTO_ICMPV6, ICMP6_FILTER))
+    };
+    let socket = rustix::net::socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol))?;
+    set_option(socket.as_fd(), header, &1_i32.to_ne_bytes())?;
+    // A bit per type of message that is not wanted.
+    set_option(socket.as_fd(), filter, &[0xff; 32][..if family == AddressFamily::INET { 4 } else { 32 }])?;
+    Ok(socket)
+}
+
+/// Sets what rustix has no call for: header of one's own, ICMP filters.
+fn set_option(socket: BorrowedFd<'_>, (level, name): (i32, i32), value: &[u8]) -> io::Result<()> {
+    // SAFETY: `value` is read for its own length, which is given, and the descriptor is borrowed for the call.
+    let result = unsafe {
+        setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), value.len() as nix::libc::socklen_t)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

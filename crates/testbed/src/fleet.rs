@@ -41,6 +41,8 @@ pub struct Fleet {
     fleet_key: Key128,
     /// Refusals are carried out (the default) or only recorded.
     pub enforce: bool,
+    /// The host workloads are enforced like any other; not so by default.
+    pub protect_host: bool,
     /// Processes in no workload belong to their node's host workload (the default), or to nobody.
     pub host: bool,
 }
@@ -94,6 +96,7 @@ impl Fleet {
             pair_keys: BTreeMap::new(),
             fleet_key: Key128(rand::random()),
             enforce: true,
+            protect_host: false,
             host: true,
         };
         for (realm, cluster) in world.clusters.iter().enumerate() {
@@ -246,7 +249,7 @@ impl Fleet {
             slot: (!member.pending).then_some(member.at.slot),
             instance: if member.pending { Instance(0) } else { member.instance },
             class: if member.pending { ClassId::ANY } else { member.class },
-            enforce: self.enforce && member.cgroup_ids != node.host_cgroups,
+            enforce: self.enforce && (self.protect_host || member.cgroup_ids != node.host_cgroups),
             revoked: member.revoked,
             host: member.cgroup_ids == node.host_cgroups,
         };
@@ -316,7 +319,7 @@ impl Fleet {
             Direction::Ingress => (peer, local),
             Direction::Egress => (local, peer),
         };
-        let host = Some(&local) == self.classes.get("host");
+        let host = !self.protect_host && Some(&local) == self.classes.get("host");
         let matching = (1..).zip(&self.rules).filter(|(_, rule)| (rule.from, rule.to) == (client, server));
         let mut ranges: Vec<_> = matching
             .map(|(number, rule)| RangeVerdict {

@@ -19,6 +19,8 @@ mod netns_refuse;
 mod netns_relabel;
 mod netns_rules;
 mod netns_rules_ends;
+mod netns_rules_host;
+mod netns_rules_kernel;
 mod netns_rules_node;
 mod netns_vectors;
 mod world;
