@@ -16,19 +16,15 @@ INLINE int refuse_call(int error)
 	return 0;
 }
 
-#define TASK_KERNEL_THREAD 0x00200000 /* PF_KTHREAD */
-
-/* Whose call this is: its process', as it is now. A kernel thread is nobody's: what it connects is the workload's whose
- * cgroup the socket has (rule 8: MPTCP's further paths, what a file system of the kernel opens anew). */
+/* Whose call this is: its process', as it is now. A socket that the kernel made calls for the workload whose cgroup it has,
+ * whichever task or kernel thread happens to do it (rule 8: MPTCP's further paths, what a file system opens anew). */
 INLINE __u32 stamp_of_caller(const struct config *cfg, struct bpf_sock *sk)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct tcp_sock *tp;
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 
-	if (!(task->flags & TASK_KERNEL_THREAD))
-		return stamp_of_current(cfg);
-	tp = bpf_skc_to_tcp_sock(sk);
-	return tp ? stamp_of_walked(cfg, &tp->inet_conn.icsk_inet.sk) : cfg->host;
+	if (tp && BPF_CORE_READ_BITFIELD(&tp->inet_conn.icsk_inet.sk, sk_kern_sock))
+		return stamp_of_walked(cfg, &tp->inet_conn.icsk_inet.sk);
+	return stamp_of_current(cfg);
 }
 
 /* What can be said before the first packet. 1 = let it try. */

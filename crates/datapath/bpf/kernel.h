@@ -270,10 +270,6 @@ struct sock_common {
 	struct in6_addr skc_v6_rcv_saddr;
 } KERNEL;
 
-struct task_struct {
-	unsigned int flags;
-} KERNEL;
-
 struct cgroup;
 
 struct cgroup_subsys_state {
@@ -296,6 +292,7 @@ struct sock_cgroup_data {
 
 struct sock {
 	struct sock_common __sk_common;
+	__u8 sk_kern_sock : 1;
 	struct sock_cgroup_data sk_cgrp_data;
 } KERNEL;
 

@@ -188,6 +188,51 @@ fn rule_08_a_call_that_the_kernel_makes_is_judged_as_its_cgroups() -> Result<()>
 }
 
 #[test]
+fn rule_08_a_path_that_a_kernel_thread_connects_is_judged_as_its_sockets_workloads() -> Result<()> {
+    let mut pair = Pair::start("kernel-path")?;
+    let [a, b] = pair.nodes();
+    let outside = pair.world.clusters[0].stranger("outside", 201)?;
+    let to = SocketAddr::new(outside.addresses.v4.into(), PORT);
+    let serving = serve(&outside.place, MPTCP)?;
+    let ip =
+        |place: &Place, words: &str| place.output(Program::new("ip").args(words.split(' ').map(str::to_owned)), LIMIT);
+    ip(a.host(), "mptcp limits set subflows 2 add_addr_accepted 2")?;
+    ip(&outside.place, "mptcp limits set subflows 2 add_addr_accepted 2")?;
+    pair.fleet.external("outside", &outside.addresses.both().map(Into::into));
+    let text = format!(
+        "socket(my $s, AF_INET, SOCK_STREAM, {MPTCP}) or die $!; connect($s, {}) or die $!; $| = 1; \
+         for (1 .. 2000) {{ syswrite($s, 'q') or last; sysread($s, my $b, 1) or last; print \"x\"; \
+         select(undef, undef, undef, 0.01); }}",
+        v4(to)
+    );
+    let calling = pair.cron.place().start(script(&text).named("calling"))?;
+    wait::until("an exchange", LIMIT, || (calling.log_text().len() > 3).then_some(()))?;
+    assert_eq!(let_in(&serving), 1);
+    let mut guarded = Guarded::attach([&a, &b], &pair.fleet)?;
+    for node in [&a, &b] {
+        repair(&mut guarded, node)?;
+    }
+    // The connection is older and goes on; the path that is added now is new, and its call is a kernel thread's.
+    let paths = || -> Result<usize> {
+        let text = ip(a.host(), "-4 -o addr show dev br0")?;
+        anyhow::ensure!(!text.is_empty(), "an address");
+        let ss =
+            Program::new("ss").args(["-Htn", "state", "established", "dport", &format!("= {PORT}")].map(str::to_owned));
+        Ok(a.host().output(ss, LIMIT)?.lines().count())
+    };
+    let before = paths()?;
+    ip(a.host(), "addr add 10.0.0.77/24 dev br0")?;
+    ip(a.host(), "mptcp endpoint add 10.0.0.77 dev br0 subflow")?;
+    wait::until_ok(
+        "the path's refusal",
+        LIMIT,
+        || Ok((guarded.refused(&a, Reason::ExternalDeny)? >= 1).then_some(())),
+    )?;
+    assert_eq!(paths()?, before, "no second path");
+    pair.run.finish()
+}
+
+#[test]
 fn rule_08_what_is_sent_through_a_kernels_tunnel_is_judged_by_its_sockets() -> Result<()> {
     let mut pair = Pair::start("kernel-vxlan")?;
     let [a, b] = pair.nodes();
