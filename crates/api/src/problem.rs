@@ -58,6 +58,7 @@ kinds! {
     RANGE = "A3024", 422, false, "a value is out of its range";
     ROOT_FIXED = "A3025", 409, false, "the root namespace cannot be deleted";
     ROTATION_BUSY = "A3026", 409, true, "a key rotation is still under way";
+    OUTCOME_UNKNOWN = "A3050", 500, false, "it is not known whether the write took place";
 }
 
 /// Finds a kind of problem by its code.

@@ -16,6 +16,7 @@ use identity::spiffe_id::{SpiffeIdError, TrustDomain};
 use jiff::Timestamp;
 use serde_json::json;
 use store::document::{Precondition, WriteError};
+use store::url::StoreUrl;
 use store::{Store, StoreError};
 
 use crate::config::{Paths, ServerFile};
@@ -101,7 +102,7 @@ pub async fn init(options: &InitOptions) -> Result<InitReport, InitError> {
     let paths = Paths::of(&options.data);
     // Made first with its mode, so that SQLite never makes it readable for others.
     write_file(&paths.database, 0o600, "")?;
-    let store = Store::open(&paths.database).await?;
+    let store = Store::open(&StoreUrl::sqlite(&paths.database)).await?;
     let mut write = store.begin().await?;
     secret::put(&mut write, &authority, &server, &seal_key).await?;
     write.put(&root_namespace(), Precondition::None, now).await?;

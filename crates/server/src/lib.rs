@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 use identity::spiffe_id::{SpiffeIdError, TrustDomain};
 use rustls::ServerConfig;
+use store::url::StoreUrl;
 use store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -91,7 +92,7 @@ impl Server {
         let file = ServerFile::load(&config.data)?;
         let domain =
             TrustDomain::new(&file.trust_domain).map_err(|e| BindError::TrustDomain(file.trust_domain.clone(), e))?;
-        let store = Store::open(&Paths::of(&config.data).database).await?;
+        let store = Store::open(&StoreUrl::sqlite(Paths::of(&config.data).database)).await?;
         let registry = Registry::open(store.clone(), domain.as_str(), config.clock.clone(), config.limits).await?;
         let flows = Flows::open(store.clone()).await?;
         let secrets = secret::load(&store, domain).await?;

@@ -2,10 +2,9 @@
 
 use api::object::{Object, ObjectKey, Revision};
 use jiff::Timestamp;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Executor, Row, Sqlite};
 use uuid::Uuid;
 
+use crate::sql::{Link, Row, Value};
 use crate::{Store, StoreError, Transaction};
 
 /// Under which condition a write takes place.
@@ -112,27 +111,24 @@ impl LabelTest {
 impl Store {
     /// One document, as last committed.
     pub async fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
-        get(&self.readers, key).await
+        get(self.reader().await?.link(), key).await
     }
 
     /// Documents by kind, namespace and name, and the revision at which the list is exact.
     pub async fn list(&self, filter: &Filter) -> Result<(Vec<Object>, Revision), StoreError> {
-        let mut snapshot = self.readers.begin().await?;
-        let row = sqlx::query("SELECT revision FROM head WHERE id = 1").fetch_one(&mut *snapshot).await?;
-        let objects = list(&mut *snapshot, filter).await?;
-        Ok((objects, Revision(row.get::<i64, _>(0).unsigned_abs())))
+        list(self.reader().await?.link(), filter).await
     }
 }
 
 impl Transaction {
     /// One document, as this transaction sees it.
     pub async fn get(&mut self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
-        get(&mut *self.inner, key).await
+        get(self.link(), key).await
     }
 
     /// Documents by kind, namespace and name, as this transaction sees them.
     pub async fn list(&mut self, filter: &Filter) -> Result<Vec<Object>, StoreError> {
-        list(&mut *self.inner, filter).await
+        Ok(list(self.link(), filter).await?.0)
     }
 
     /// Creates or changes a document; gives back what is stored.
@@ -180,13 +176,8 @@ impl Transaction {
         check(key, stored.as_ref(), precondition)?;
         if stored.is_some() {
             let revision = self.revision().await?;
-            sqlx::query("DELETE FROM documents WHERE kind = ? AND namespace = ? AND name = ?")
-                .bind(&key.kind)
-                .bind(&key.namespace)
-                .bind(&key.name)
-                .execute(&mut *self.inner)
-                .await
-                .map_err(StoreError::from)?;
+            let sql = "DELETE FROM documents WHERE kind = $1 AND namespace = $2 AND name = $3";
+            self.link().execute(sql, &name_of(key)).await?;
             self.record_change(key, revision, None).await?;
         }
         Ok(stored)
@@ -195,30 +186,22 @@ impl Transaction {
     async fn write(&mut self, key: &ObjectKey, object: &Object, revision: Revision) -> Result<(), StoreError> {
         let body = serde_json::to_string(object).map_err(|e| StoreError::Damaged(key.to_string(), e))?;
         let uid = object.metadata.uid.unwrap_or_default().to_string();
-        sqlx::query(
-            "INSERT INTO documents (kind, namespace, name, uid, revision, body) VALUES (?, ?, ?, ?, ?, ?)
-             ON CONFLICT (kind, namespace, name) DO UPDATE SET revision = excluded.revision, body = excluded.body",
-        )
-        .bind(&key.kind)
-        .bind(&key.namespace)
-        .bind(&key.name)
-        .bind(uid)
-        .bind(as_i64(revision))
-        .bind(&body)
-        .execute(&mut *self.inner)
-        .await?;
+        let [kind, namespace, name] = name_of(key);
+        let values = [kind, namespace, name, Value::Text(&uid), Value::Int(as_i64(revision)), Value::Text(&body)];
+        let sql = "INSERT INTO documents (kind, namespace, name, uid, revision, body) VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (kind, namespace, name) DO UPDATE SET revision = excluded.revision, body = excluded.body";
+        self.link().execute(sql, &values).await?;
         self.record_change(key, revision, Some(&body)).await
     }
 
     async fn record_change(&mut self, key: &ObjectKey, at: Revision, body: Option<&str>) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO changes (revision, kind, namespace, name, body) VALUES (?, ?, ?, ?, ?)")
-            .bind(as_i64(at))
-            .bind(&key.kind)
-            .bind(&key.namespace)
-            .bind(&key.name)
-            .bind(body)
-            .execute(&mut *self.inner)
-            .await?;
+        self.sequence += 1;
+        let [kind, namespace, name] = name_of(key);
+        let (sequence, revision) = (Value::Int(self.sequence), Value::Int(as_i64(at)));
+        let sql = "INSERT INTO changes (sequence, revision, kind, namespace, name, body)
+             VALUES ($1, $2, $3, $4, $5, $6)";
+        let values = [sequence, revision, kind, namespace, name, Value::Optional(body)];
+        self.link().execute(sql, &values).await?;
         Ok(())
     }
 }
@@ -254,37 +237,38 @@ fn same_author(old: &Object, new: &Object) -> bool {
         && old.metadata.annotations == new.metadata.annotations
 }
 
-async fn get<'c>(
-    executor: impl Executor<'c, Database = Sqlite>,
-    key: &ObjectKey,
-) -> Result<Option<Object>, StoreError> {
-    let row = sqlx::query("SELECT body FROM documents WHERE kind = ? AND namespace = ? AND name = ?")
-        .bind(&key.kind)
-        .bind(&key.namespace)
-        .bind(&key.name)
-        .fetch_optional(executor)
-        .await?;
-    row.map(|row| parse(key, row.get::<&str, _>(0))).transpose()
+fn name_of(key: &ObjectKey) -> [Value<'_>; 3] {
+    [Value::Text(&key.kind), Value::Text(&key.namespace), Value::Text(&key.name)]
 }
 
-async fn list<'c>(executor: impl Executor<'c, Database = Sqlite>, filter: &Filter) -> Result<Vec<Object>, StoreError> {
-    let (first, end) = filter.namespace.as_deref().map(below).unzip();
-    let rows = sqlx::query(
-        "SELECT kind, namespace, name, body FROM documents
-         WHERE (?1 IS NULL OR kind = ?1)
-           AND (?2 IS NULL OR namespace = ?2 OR (?3 AND namespace >= ?4 AND namespace < ?5))
-         ORDER BY kind, namespace, name",
-    )
-    .bind(&filter.kind)
-    .bind(&filter.namespace)
-    .bind(filter.subtree)
-    .bind(first)
-    .bind(end)
-    .fetch_all(executor)
-    .await?;
-    let parse_row = |row: &SqliteRow| parse(&ObjectKey::new(row.get(0), row.get(1), row.get(2)), row.get::<&str, _>(3));
-    let objects = rows.iter().map(parse_row);
-    objects.filter(|o| o.as_ref().map_or(true, |o| filter.labels_fit(o))).collect()
+async fn get(mut link: Link<'_>, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
+    let sql = "SELECT body FROM documents WHERE kind = $1 AND namespace = $2 AND name = $3";
+    let row = link.optional(sql, &name_of(key)).await?;
+    row.map(|row| parse(key, row.text(0))).transpose()
+}
+
+/// One statement, so one snapshot: the documents and the revision belong together.
+async fn list(mut link: Link<'_>, filter: &Filter) -> Result<(Vec<Object>, Revision), StoreError> {
+    let sql = "SELECT h.revision, d.kind, d.namespace, d.name, d.body
+         FROM head h LEFT JOIN documents d
+           ON ($1 IS NULL OR d.kind = $1)
+          AND ($2 IS NULL OR d.namespace = $2 OR (d.namespace >= $3 AND d.namespace < $4))
+         WHERE h.id = 1
+         ORDER BY d.kind, d.namespace, d.name";
+    // Without a subtree the range is empty.
+    let (first, end) = filter.namespace.as_deref().filter(|_| filter.subtree).map(below).unwrap_or_default();
+    let namespace = Value::Optional(filter.namespace.as_deref());
+    let values = [Value::Optional(filter.kind.as_deref()), namespace, Value::Text(&first), Value::Text(&end)];
+    let rows = link.all(sql, &values).await?;
+    let revision = rows.first().map_or(0, |row| row.int(0));
+    let objects = rows.iter().filter_map(parse_row);
+    let objects = objects.filter(|o| o.as_ref().map_or(true, |o| filter.labels_fit(o)));
+    Ok((objects.collect::<Result<_, _>>()?, Revision(revision.unsigned_abs())))
+}
+
+fn parse_row(row: &Row) -> Option<Result<Object, StoreError>> {
+    let body = row.maybe_text(4)?;
+    Some(parse(&ObjectKey::new(row.text(1), row.text(2), row.text(3)), body))
 }
 
 /// The range of paths strictly below a namespace: `0` follows `/`.

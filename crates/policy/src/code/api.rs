@@ -64,8 +64,8 @@ codes! {
         "Something went wrong that is not the request's fault. Nothing was acknowledged.",
         "Try again; the server's log has the cause.";
     UNAVAILABLE = "A3021", "the server is starting or stopping",
-        "The server does not take requests at the moment.",
-        "Try again in a few seconds.";
+        "The server does not take requests at the moment: it is starting or stopping, or does not reach its database. Nothing was written.",
+        "Try again in a few seconds; if it lasts, look at the database.";
     REFUSED_BY_OTHER_SIDE = "A3022", "the other side's policies are not yours to read",
         "The other tenant's side decided, and you have no right to read its policies.",
         "Ask them, with the request id.";
@@ -81,4 +81,7 @@ codes! {
     ROTATION_BUSY = "A3026", "a key rotation is still under way",
         "A key generation may be replaced only after every node has acknowledged the last change.",
         "Wait until `stolos status` shows every node up to date, or delete the Nodes that are gone for good.";
+    OUTCOME_UNKNOWN = "A3050", "it is not known whether the write took place",
+        "The server lost its connection to the database between asking for the commit and its answer. All of the request was written, or nothing of it.",
+        "Read what you wrote: it is there, or write it again. An apply may be repeated as it is.";
 }

@@ -46,14 +46,25 @@ impl From<Problem> for Refused {
 
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
-        Self::internal(&error)
+        let refused = Self::internal(&error);
+        if error.is_unknown() {
+            let detail = "the database was lost during the commit: all of this was written, or nothing; read it again";
+            Self::new(problem::OUTCOME_UNKNOWN, detail)
+        } else if error.is_temporary() {
+            Self::new(problem::UNAVAILABLE, "the database cannot be reached now; nothing was written, try again")
+        } else {
+            refused
+        }
     }
 }
 
 impl From<WriteError> for Refused {
     fn from(error: WriteError) -> Self {
+        if let WriteError::Store(cause) = error {
+            return cause.into();
+        }
         let kind = match &error {
-            WriteError::Store(_) => return Self::internal(&error),
+            WriteError::Store(_) => problem::INTERNAL,
             WriteError::Exists(_) => problem::ALREADY_EXISTS,
             WriteError::Changed { now: None, .. } => problem::NOT_FOUND,
             WriteError::Changed { .. } | WriteError::OtherUid(_) => problem::CONFLICT,

@@ -23,7 +23,7 @@ async fn ready(State(control): State<Shared>) -> Answer<&'static str> {
     if control.stopping.is_cancelled() {
         return Err(Refused::new(api::problem::UNAVAILABLE, "the server is stopping; try another or wait"));
     }
-    control.store.revision().await?;
+    control.store.check().await?;
     Ok("ready\n")
 }
 

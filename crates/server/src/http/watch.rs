@@ -84,7 +84,7 @@ impl Following {
         };
         match tokio::time::timeout(HEARTBEAT, watch.next()).await {
             Ok(commit) => {
-                let events = self.filter.events(commit?);
+                let events = self.filter.events(&*commit?);
                 self.ready.extend(events);
             }
             Err(_) => self.ready.push_back(WatchEvent::Bookmark { revision: watch.position() }),
@@ -95,17 +95,19 @@ impl Following {
 
 /// What of a commit a filter lets through, closed by a bookmark.
 trait Events {
-    fn events(&self, commit: Commit) -> Vec<WatchEvent>;
+    fn events(&self, commit: &Commit) -> Vec<WatchEvent>;
 }
 
 impl Events for Filter {
-    fn events(&self, commit: Commit) -> Vec<WatchEvent> {
+    fn events(&self, commit: &Commit) -> Vec<WatchEvent> {
         let revision = commit.revision;
         let mut events: Vec<WatchEvent> = Vec::new();
-        for change in commit.changes {
+        for change in &commit.changes {
             match change {
                 Change::Put(object) => events.extend(put(self, object, revision)),
-                Change::Delete(key) if self.covers(&key) => events.push(WatchEvent::Delete { key, revision }),
+                Change::Delete(key) if self.covers(key) => {
+                    events.push(WatchEvent::Delete { key: key.clone(), revision });
+                }
                 Change::Delete(_) => {}
             }
         }
@@ -115,13 +117,13 @@ impl Events for Filter {
 }
 
 /// An object whose labels no longer fit is gone for whoever selects by them.
-fn put(filter: &Filter, object: Box<Object>, revision: Revision) -> Option<WatchEvent> {
+fn put(filter: &Filter, object: &Object, revision: Revision) -> Option<WatchEvent> {
     let key: ObjectKey = object.key();
     if !filter.covers(&key) {
         return None;
     }
-    Some(match filter.labels_fit(&object) {
-        true => WatchEvent::Put { object },
+    Some(match filter.labels_fit(object) {
+        true => WatchEvent::Put { object: Box::new(object.clone()) },
         false => WatchEvent::Delete { key, revision },
     })
 }

@@ -12,6 +12,8 @@ const ARROWS: &[(&str, Option<&[&str]>)] = &[
     ("server", Some(&["store", "api", "identity", "policy"])),
     ("agent", Some(&["datapath", "linux", "api", "identity", "policy", "handshake"])),
     ("stolos", Some(&["server", "agent", "api", "policy"])),
+    // A PostgreSQL for the tests of every layer that has a store; never ships.
+    ("pgtest", Some(&[])),
     ("testbed", None),
     ("xtask", Some(&[])),
 ];
