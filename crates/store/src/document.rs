@@ -4,6 +4,7 @@ use api::object::{Object, ObjectKey, Revision};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::audit::Act;
 use crate::sql::{Link, Row, Value};
 use crate::{Store, StoreError, Transaction};
 
@@ -167,6 +168,11 @@ impl Transaction {
             _ => (Some(revision), Some(now)),
         };
         self.write(&key, &next, revision).await?;
+        if stored.as_ref().is_none_or(|old| !same_author(old, &next)) {
+            let action = if stored.is_some() { "updated" } else { "created" };
+            let (before, after) = (stored.as_ref(), Some(&next));
+            self.audit(Act { action, object: &key, revision: Some(revision), before, after, detail: None }).await?;
+        }
         Ok((next, if stored.is_some() { Written::Updated } else { Written::Created }))
     }
 
@@ -179,6 +185,8 @@ impl Transaction {
             let sql = "DELETE FROM documents WHERE kind = $1 AND namespace = $2 AND name = $3";
             self.link().execute(sql, &name_of(key)).await?;
             self.record_change(key, revision, None).await?;
+            let (revision, before) = (Some(revision), stored.as_ref());
+            self.audit(Act { action: "deleted", object: key, revision, before, after: None, detail: None }).await?;
         }
         Ok(stored)
     }

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod document;
 pub mod error;
 mod feed;
@@ -130,7 +131,7 @@ impl Store {
                 database.begin(lock).await?
             }
         };
-        Ok(Transaction { inner, sequence: head.sequence, head, revision: None, store: self.clone() })
+        Ok(Transaction { inner, sequence: head.sequence, head, revision: None, acting: None, store: self.clone() })
     }
 
     /// Ends all connections; SQLite writes its log back into the file.
@@ -184,6 +185,8 @@ pub struct Transaction {
     sequence: i64,
     /// Taken at the first change of a document.
     revision: Option<Revision>,
+    /// Whom it acts for, where somebody does.
+    acting: Option<audit::Acting>,
     store: Store,
 }
 

@@ -41,6 +41,7 @@ const STEPS: &[Step] = steps! {
     1 "0001_documents";
     2 "0002_replicas";
     3 "0003_counted";
+    4 "0004_audit";
 };
 
 /// The newest version of the schema.

@@ -37,6 +37,7 @@ macro_rules! pages {
 pages! {
     bad_input_is_told_as_the_page_says = "docs/book/bad-input.md";
     the_command_line_does_what_the_page_says = "docs/book/cli.md";
+    twenty_journeys_end_as_the_page_says = "docs/book/journeys.md";
     one_machine_can_be_followed_to_the_letter = "docs/howto/one-machine.md";
 }
 
