@@ -147,10 +147,7 @@ fn repairs(link: &Link) -> bool {
 }
 
 /// Runs `work` on a thread of its own inside a namespace.
-fn inside<T: Send>(
-    netns: BorrowedFd<'_>,
-    work: impl FnOnce() -> Result<T, WalkError> + Send,
-) -> Result<T, WalkError> {
+fn inside<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> Result<T, WalkError> + Send) -> Result<T, WalkError> {
     let work = || {
         move_into_link_name_space(netns, Some(LinkNameSpaceType::Network)).map_err(|e| WalkError::Enter(e.into()))?;
         work()
@@ -201,7 +198,9 @@ fn destroys() -> bool {
     let kernel = Btf::from_vmlinux();
     let by_walk = kernel.is_ok_and(|kernel| kernel.type_by_name::<Func<'_>>("bpf_sock_destroy").is_some());
     let tried = if by_walk { Ok(()) } else { destroy::can() };
-    tried.inspect_err(|error| tracing::info!(feature = Feature::SocketDestroy.label(), %error, "not in this kernel")).is_ok()
+    tried
+        .inspect_err(|error| tracing::info!(feature = Feature::SocketDestroy.label(), %error, "not in this kernel"))
+        .is_ok()
 }
 
 impl Datapath {

@@ -74,7 +74,8 @@ fn script(options: &Options, tests: &std::path::Path) -> Result<String> {
     let project = crate::root().canonicalize()?;
     let target = target_dir().canonicalize()?;
     let (project, target) = (project.display(), target.display());
-    let mut script = format!("for d in {project} {target}; do mkdir -p $d; mount --bind /work/files$d $d; done\ncd {project}\n");
+    let mut script =
+        format!("for d in {project} {target}; do mkdir -p $d; mount --bind /work/files$d $d; done\ncd {project}\n");
     if !options.no_demo {
         script += &format!("{target}/debug/demo --check 2>&1 | cat\n");
     }
@@ -87,7 +88,8 @@ fn script(options: &Options, tests: &std::path::Path) -> Result<String> {
 
 /// Builds the integration binary and tells where it is.
 fn integration_tests() -> Result<PathBuf> {
-    let built = cargo(&["test", "-q", "-p", "testbed", "--test", "it", "--no-run", "--message-format=json"]).output()?;
+    let built =
+        cargo(&["test", "-q", "-p", "testbed", "--test", "it", "--no-run", "--message-format=json"]).output()?;
     let messages = String::from_utf8(built)?;
     let mut artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let executable = artifacts.find_map(|message| {
@@ -98,7 +100,8 @@ fn integration_tests() -> Result<PathBuf> {
 
 /// The newest kernel package of a version that apt has.
 fn package(version: &str) -> Result<String> {
-    let names = Command::new("apt-cache").args(["pkgnames", "linux-image-"]).output().context("cannot start apt-cache")?;
+    let names =
+        Command::new("apt-cache").args(["pkgnames", "linux-image-"]).output().context("cannot start apt-cache")?;
     let names = String::from_utf8_lossy(&names.stdout).into_owned();
     match newest(names.lines(), version) {
         Some(name) => Ok(name.to_owned()),

@@ -29,7 +29,8 @@ impl Root {
     pub(crate) fn with(directory: &Path, kernels: &[String]) -> Result<Self> {
         let root = Self { directory: directory.to_owned() };
         let sources = sources()?;
-        let packages = [BASE.iter().map(ToString::to_string).collect(), programs()?, kernels.to_vec()].concat().join(",");
+        let packages =
+            [BASE.iter().map(ToString::to_string).collect(), programs()?, kernels.to_vec()].concat().join(",");
         let recipe = format!("{packages}\n{sources}\n{INIT}");
         let made_by = directory.join("recipe");
         if fs::read_to_string(&made_by).is_ok_and(|made| made == recipe) {
@@ -102,7 +103,9 @@ fn sources() -> Result<String> {
     lines.sort();
     lines.dedup();
     if lines.is_empty() {
-        bail!("apt knows no Debian {RELEASE} here; this needs a Debian 12 whose package lists are up to date (apt-get update)");
+        bail!(
+            "apt knows no Debian {RELEASE} here; this needs a Debian 12 whose package lists are up to date (apt-get update)"
+        );
     }
     Ok(lines.concat())
 }

@@ -37,6 +37,14 @@ impl Emulation {
         }
     }
 
+    /// How much longer limits in tests are.
+    fn patience(self) -> u32 {
+        match self {
+            Emulation::Kvm => 1,
+            Emulation::Software => 5,
+        }
+    }
+
     fn arguments(self) -> &'static [&'static str] {
         match self {
             Emulation::Kvm => &["-accel", "kvm", "-cpu", "host", "-smp", "2"],
@@ -101,10 +109,24 @@ impl Machine {
         let disk = |path: &Path| format!("file={},if=virtio,format=raw,snapshot=on", path.display());
         let mut qemu = Command::new("setpriv");
         qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]).args(self.emulation.arguments());
-        qemu.args(["-machine", "q35", "-m", "4096", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]);
+        qemu.args([
+            "-machine",
+            "q35",
+            "-m",
+            "4096",
+            "-nodefaults",
+            "-no-reboot",
+            "-display",
+            "none",
+            "-serial",
+            "stdio",
+        ]);
         qemu.arg("-kernel").arg(self.root.boot(&format!("vmlinuz-{release}")));
         qemu.arg("-initrd").arg(self.root.boot(&format!("initrd.img-{release}")));
-        qemu.args(["-append", "console=ttyS0 root=LABEL=root rw init=/init panic=-1 quiet loglevel=1 mitigations=off init_on_alloc=0"]);
+        // What the kernel does not know becomes the environment of the first process.
+        let line =
+            "console=ttyS0 root=LABEL=root rw init=/init panic=-1 quiet loglevel=1 mitigations=off init_on_alloc=0";
+        qemu.args(["-append", &format!("{line} STOLOS_TEST_PATIENCE={}", self.emulation.patience())]);
         qemu.args(["-drive", &disk(&self.root.disk()), "-drive", &disk(&self.work)]);
         qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         qemu.spawn().context("cannot start qemu-system-x86_64 by setpriv")
@@ -139,7 +161,9 @@ impl Console {
             let until = if booted { limit } else { sign_of_life.unwrap_or(limit).min(limit) };
             let line = match self.lines.recv_timeout(until.saturating_sub(start.elapsed())) {
                 Ok(line) => line,
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) if !booted && sign_of_life.is_some() => {
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected)
+                    if !booted && sign_of_life.is_some() =>
+                {
                     return Ok(None);
                 }
                 Err(_) => return Ok(Some((tally, false))),
