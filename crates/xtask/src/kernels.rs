@@ -75,7 +75,7 @@ fn script(options: &Options, tests: &std::path::Path) -> Result<String> {
     let target = target_dir().canonicalize()?;
     let (project, target) = (project.display(), target.display());
     let mut script =
-        format!("for d in {project} {target}; do mkdir -p $d; mount --bind /work/files$d $d; done\ncd {project}\n");
+        format!("for d in {project} {target}; do mkdir -p $d; mount --bind /mnt/files$d $d; done\ncd {project}\n");
     if !options.no_demo {
         script += &format!("{target}/debug/demo --check 2>&1 | cat\n");
     }
