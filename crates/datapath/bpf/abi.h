@@ -401,6 +401,7 @@ struct event {
 /* What the sweep writes for each connection that it destroyed. */
 struct swept {
 	__u64 peer;
+	__u64 cookie;
 	union addr remote;
 	union addr local;
 	__u32 stamp;
@@ -410,8 +411,13 @@ struct swept {
 	__u8 reason;
 	__u8 proof;
 	__u8 direction;
-	__u8 pad;
+	__u8 destroyed; /* by the walk itself */
+	__u32 device;   /* that it is bound to, 0 = none */
+	__u32 pad;
 };
+
+#define WALK_REPAIRED 1 /* it answers with identity since this walk */
+#define WALK_REPAIRS 2  /* the kernel lets a walk do that, whether or not it was needed */
 
 /* What a walk over listeners writes for each of them. */
 struct listener {
@@ -419,5 +425,5 @@ struct listener {
 	__u32 stamp;
 	__u16 port;
 	__u8 labels;   /* it answers with identity */
-	__u8 repaired; /* it does since this walk */
+	__u8 repaired; /* WALK_* */
 };

@@ -54,7 +54,7 @@ NOINLINE int synack_untrue(const struct config *cfg, const struct packet *p, str
 	in.to = ref_of(cfg, l);
 	in.from_instance = d->peer_instance;
 	in.to_instance = l->instance;
-	if (mac_pair(&keys->pairs[pair & 15].rx, p->opt, &in) != option_mac(p->opt))
+	if (mac_pair(&pair_at(keys, pair)->rx, p->opt, &in) != option_mac(p->opt))
 		return R_PAIR_MAC_BAD;
 	d->proof = PROOF_PROVED;
 	return option_echo(p->opt) == 0 ? 0 : R_FLAGS_MISMATCH;

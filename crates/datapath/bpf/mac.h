@@ -46,6 +46,13 @@ INLINE __u8 option_t(const __u32 *opt) { return (opt[1] >> 16) & 0xff; }
 INLINE __u64 option_ref(const __u32 *opt) { return (__u64)(opt[1] >> 24) << 32 | swap32(opt[2]); }
 INLINE __u64 option_mac(const __u32 *opt) { return opt[3] | (__u64)opt[4] << 32; }
 
+/* Keys of one pair. The bound is set where it is used: verifiers before 6.8 forget it when the number was put aside. */
+INLINE struct pair *pair_at(struct node_keys *keys, __u32 pair)
+{
+	barrier_var(pair);
+	return &keys->pairs[pair & (GENERATIONS * GENERATIONS - 1)];
+}
+
 /* Shape of an option of the given message (rule 7): version, type, a node, no echo in a SYN. */
 INLINE bool option_wellformed(const __u32 *opt, __u8 message)
 {

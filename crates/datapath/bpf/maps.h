@@ -63,13 +63,14 @@ struct {
 	__type(value, __u32);
 } members SEC(".maps");
 
-/* Policy: two banks of inner maps, the live one named by config.live's low bit. */
+/* Policy: two banks of inner maps, the live one named by config.live's low bit. The templates have sizes, not types: before 6.2
+ * the kernel takes a map that is made without types, as the loader's are, for another kind than one with them. */
 struct verdicts_inner {
 	__uint(type, MAP_HASH);
 	__uint(map_flags, F_NO_PREALLOC);
 	__uint(max_entries, 1);
-	__type(key, struct verdict_key);
-	__type(value, struct verdict_set);
+	__uint(key_size, sizeof(struct verdict_key));
+	__uint(value_size, sizeof(struct verdict_set));
 } verdicts_empty SEC(".maps");
 
 struct {
@@ -83,8 +84,8 @@ struct ports_inner {
 	__uint(type, MAP_ARRAY);
 	__uint(map_flags, F_INNER_MAP);
 	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct port_set);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct port_set));
 } ports_empty SEC(".maps");
 
 struct {
@@ -98,8 +99,8 @@ struct networks_inner {
 	__uint(type, MAP_LPM_TRIE);
 	__uint(map_flags, F_NO_PREALLOC);
 	__uint(max_entries, 1);
-	__type(key, struct network_key);
-	__type(value, struct network);
+	__uint(key_size, sizeof(struct network_key));
+	__uint(value_size, sizeof(struct network));
 } networks_empty SEC(".maps");
 
 struct {

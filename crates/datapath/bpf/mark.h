@@ -16,7 +16,7 @@ int stolos_mark(struct bpf_iter__tcp *ctx)
 	if (!tp)
 		return 0;
 	if (state_of_walked(tp) == TCP_STATE_LISTEN) {
-		tell_listener(ctx->meta->seq, cfg, tp, tp->bpf_sock_ops_cb_flags & OPS_FLAG_WRITE_HDR_OPT, false);
+		tell_listener(ctx->meta->seq, cfg, tp, tp->bpf_sock_ops_cb_flags & OPS_FLAG_WRITE_HDR_OPT, 0);
 		return 0;
 	}
 	fresh.role = ROLE_OLDER;

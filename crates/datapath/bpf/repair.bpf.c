@@ -12,6 +12,7 @@ int stolos_repair(struct bpf_iter__tcp *ctx)
 	struct config *cfg = configuration();
 	struct tcp_sock *tp;
 	int flags = 0;
+	bool labels, done;
 
 	if (!common || !cfg)
 		return 0;
@@ -19,13 +20,10 @@ int stolos_repair(struct bpf_iter__tcp *ctx)
 	if (!tp || state_of_walked(tp) != TCP_STATE_LISTEN)
 		return 0;
 	flags = tp->bpf_sock_ops_cb_flags;
-	if (flags & OPS_FLAG_WRITE_HDR_OPT) {
-		tell_listener(ctx->meta->seq, cfg, tp, true, false);
-		return 0;
-	}
+	labels = flags & OPS_FLAG_WRITE_HDR_OPT;
 	flags |= OPS_FLAG_WRITE_HDR_OPT;
-	flags = bpf_setsockopt(tp, LEVEL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags));
-	tell_listener(ctx->meta->seq, cfg, tp, flags == 0, flags == 0);
+	done = bpf_setsockopt(tp, LEVEL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags)) == 0;
+	tell_listener(ctx->meta->seq, cfg, tp, labels || done, (done && !labels ? WALK_REPAIRED : 0) | (done ? WALK_REPAIRS : 0));
 	return 0;
 }
 

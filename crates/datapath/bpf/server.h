@@ -167,7 +167,7 @@ NOINLINE int ack_untrue(const struct config *cfg, const struct packet *p, struct
 	in.to = ref_of(cfg, l);
 	in.from_instance = d->peer_instance;
 	in.to_instance = l->instance;
-	if (mac_pair(&keys->pairs[pair & 15].rx, p->opt, &in) == option_mac(p->opt)) {
+	if (mac_pair(&pair_at(keys, pair)->rx, p->opt, &in) == option_mac(p->opt)) {
 		d->proof = PROOF_PROVED;
 		return option_echo(p->opt) == 0 ? 0 : R_FLAGS_MISMATCH;
 	}

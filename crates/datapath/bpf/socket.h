@@ -379,7 +379,7 @@ NOINLINE int write_synack(struct bpf_sock_ops *ops, const struct config *cfg)
 		return 0;
 	}
 	option_fill(opt, MESSAGE_SYNACK, pair >> 2, pair & 3, e->flags, 0, in.t, (__u64)cfg->node << 16 | e->own_slot);
-	mac = mac_pair(&keys->pairs[pair].tx, opt, &in);
+	mac = mac_pair(&pair_at(keys, pair)->tx, opt, &in);
 	opt[3] = mac;
 	opt[4] = mac >> 32;
 	if (bpf_store_hdr_opt(ops, opt, OPTION_LEN, 0) == 0)
@@ -411,7 +411,7 @@ NOINLINE int make_ack(struct sock_state *st, const struct config *cfg, const str
 	if (!keys || !(keys->valid & (1 << pair)))
 		return 0;
 	option_fill(opt, MESSAGE_ACK, pair >> 2, pair & 3, st->peer_flags, 0, in.t, ref_of(cfg, l));
-	mac = mac_pair(&keys->pairs[pair].tx, opt, &in);
+	mac = mac_pair(&pair_at(keys, pair)->tx, opt, &in);
 	opt[3] = mac;
 	opt[4] = mac >> 32;
 	__builtin_memcpy(st->option, opt, OPTION_LEN);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Optional (6.5): judges every connection of a namespace under the live epoch and destroys what is refused (rule 14). */
+/* Optional: judges every connection of a namespace under the live epoch and destroys what is refused (rule 14). Before 6.5 it
+ * only tells what is refused, and the loader destroys it. */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>
 #include "core.h"
@@ -7,7 +8,7 @@
 #include "datagram.h"
 #include "walk.h"
 
-extern int bpf_sock_destroy(struct sock_common *sock) __ksym;
+extern int bpf_sock_destroy(struct sock_common *sock) __ksym __weak;
 
 /* The verdict for one connection. True: it goes. */
 INLINE bool refuses(struct decision *d, const struct config *cfg, struct sock_state *st, struct local *l,
@@ -40,6 +41,9 @@ INLINE void cut(struct seq_file *seq, struct sock_common *common, struct swept *
 	told->reason = d->reason;
 	told->proof = d->proof;
 	told->direction = d->direction;
+	told->cookie = bpf_get_socket_cookie(common);
+	told->device = common->skc_bound_dev_if;
+	told->destroyed = !!bpf_ksym_exists(bpf_sock_destroy);
 	if (write_swept(seq, told) < 0)
 		return; /* the buffer is full: the walk comes back to this one */
 	if (!(st->flags & SF_DENIED)) {
@@ -47,7 +51,8 @@ INLINE void cut(struct seq_file *seq, struct sock_common *common, struct swept *
 		count_denial(d, 0);
 	}
 	stage(S_CUT);
-	bpf_sock_destroy(common);
+	if (bpf_ksym_exists(bpf_sock_destroy))
+		bpf_sock_destroy(common);
 }
 
 SEC("iter/tcp")

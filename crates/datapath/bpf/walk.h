@@ -62,7 +62,7 @@ NOINLINE int write_swept(struct seq_file *seq, const struct swept *told)
 }
 
 /* Tells of one listener. */
-INLINE void tell_listener(struct seq_file *seq, const struct config *cfg, struct tcp_sock *tp, bool labels, bool repaired)
+INLINE void tell_listener(struct seq_file *seq, const struct config *cfg, struct tcp_sock *tp, bool labels, __u8 repaired)
 {
 	struct sock *sk = &tp->inet_conn.icsk_inet.sk;
 	struct listener told = {};

@@ -101,9 +101,9 @@ plain! {
         reason: u8, would_allow: u8, told: u8, flags: u8, peer_flags: u8, option_t: u8, option_made: u8, opened: u8,
         option: [u8; 20], generations: u8, pad: [u8; 3],
     }
-    Swept = 56 {
-        peer: u64, remote: Addr, local: Addr, stamp: u32, rule: u32, remote_port: u16, local_port: u16,
-        reason: u8, proof: u8, direction: u8, pad: u8,
+    Swept = 72 {
+        peer: u64, cookie: u64, remote: Addr, local: Addr, stamp: u32, rule: u32, remote_port: u16, local_port: u16,
+        reason: u8, proof: u8, direction: u8, destroyed: u8, device: u32, pad: u32,
     }
     Listener = 24 { local: Addr, stamp: u32, port: u16, labels: u8, repaired: u8, }
     Event = 112 {
@@ -155,6 +155,8 @@ pub(crate) const EVENT_RESET: u8 = 2;
 pub(crate) const EVENT_EARLY: u8 = 4;
 pub(crate) const EVENT_CUT: u8 = 8;
 pub(crate) const ROLE_EXEMPT: u8 = 6;
+pub(crate) const WALK_REPAIRED: u8 = 1;
+pub(crate) const WALK_REPAIRS: u8 = 2;
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@ use libbpf_rs::{ProgramType, libbpf_sys};
 pub enum Feature {
     /// connect() fails with ECONNREFUSED rather than EPERM (5.18).
     ErrnoFromConnect,
-    /// Live connections are destroyed, so that both ends see it at once (6.5).
+    /// Live connections are destroyed, so that both ends see it at once (6.5; before, where CONFIG_INET_DIAG_DESTROY is set).
     SocketDestroy,
     /// Listeners older than the attach are repaired in place (6.12).
     ListenerRepair,

@@ -11,6 +11,7 @@ mod bank;
 pub mod bpffs;
 pub mod capacity;
 pub mod count;
+mod destroy;
 pub mod event;
 pub mod feature;
 mod object;

@@ -3,17 +3,21 @@
 //! The kernel walks the namespace of the thread that opens the walk, so each runs on a short-lived thread of its own that
 //! enters the namespace first.
 
+use std::fs::File;
 use std::io::{self, Read as _};
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
+use libbpf_rs::btf::Btf;
+use libbpf_rs::btf::types::Func;
 use libbpf_rs::{Link, Object, libbpf_sys};
 use policy::reason::Reason;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use crate::abi::{self, Plain};
 use crate::attach::{Datapath, program_of};
+use crate::destroy::{self, Destroyer, Target};
 use crate::event::{Local, Peer, Proof, direction_of, proof_of, workload_of};
 use crate::feature::Feature;
 use crate::object::{LoadError, load_optional};
@@ -111,8 +115,8 @@ impl Walks {
                 programs.iter().map(|program| program_of(&object, program).attach().ok()).collect::<Option<_>>()?;
             Some(Walk { links, _object: object })
         };
-        let sweep = load(Feature::SocketDestroy, &["stolos_sweep", "stolos_sweep_udp"]);
-        let repair = load(Feature::ListenerRepair, &["stolos_repair"]);
+        let sweep = load(Feature::SocketDestroy, &["stolos_sweep", "stolos_sweep_udp"]).filter(|_| destroys());
+        let repair = load(Feature::ListenerRepair, &["stolos_repair"]).filter(|walk| repairs(&walk.links[0]));
         Ok(Self { mark, sweep, repair })
     }
 
@@ -122,27 +126,81 @@ impl Walks {
     }
 }
 
-/// Runs a walk inside a namespace and gives what its program wrote.
-fn run<R: Plain>(link: &Link, netns: BorrowedFd<'_>) -> Result<Vec<R>, WalkError> {
-    let walk = || {
-        move_into_link_name_space(netns, Some(LinkNameSpaceType::Network)).map_err(|e| WalkError::Enter(e.into()))?;
-        use std::os::fd::AsFd as _;
-        // SAFETY: a plain system call on a descriptor that `link` keeps open; the result is checked below.
-        let fd = unsafe { libbpf_sys::bpf_iter_create(link.as_fd().as_raw_fd()) };
-        if fd < 0 {
-            return Err(WalkError::Walk(io::Error::from_raw_os_error(-fd)));
-        }
-        // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
-        let mut file = std::fs::File::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(WalkError::Walk)?;
-        Ok(bytes)
+/// Whether the walk can change a listener: kernels before 6.12 load its program and refuse what it does. Tried on a listener of
+/// our own, in a namespace that ends with it, so that nobody else's is touched.
+fn repairs(link: &Link) -> bool {
+    let listen = || {
+        // SAFETY: a new network namespace for this short-lived thread alone; descriptors and memory stay as they are.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        io::Result::Ok((listener, File::open("/proc/thread-self/ns/net")?))
     };
-    let bytes = std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("walk".into()).spawn_scoped(scope, walk);
+    let tried = std::thread::scope(|scope| scope.spawn(listen).join().expect("BUG: opening a listener does not panic"));
+    let able = |(_listener, netns): (TcpListener, File)| run::<abi::Listener>(link, netns.as_fd());
+    match tried.map_err(WalkError::Enter).and_then(able) {
+        Ok(found) => found.iter().any(|listener| listener.repaired & abi::WALK_REPAIRS != 0),
+        Err(error) => {
+            tracing::info!(feature = Feature::ListenerRepair.label(), %error, "cannot be tried");
+            false
+        }
+    }
+}
+
+/// Runs `work` on a thread of its own inside a namespace.
+fn inside<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> Result<T, WalkError> + Send) -> Result<T, WalkError> {
+    let work = || {
+        move_into_link_name_space(netns, Some(LinkNameSpaceType::Network)).map_err(|e| WalkError::Enter(e.into()))?;
+        work()
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("walk".into()).spawn_scoped(scope, work);
         thread.map_err(WalkError::Thread)?.join().expect("BUG: the walk does not panic")
-    })?;
+    })
+}
+
+/// Runs a walk inside a namespace and gives what its program wrote.
+fn run<R: Plain + Send>(link: &Link, netns: BorrowedFd<'_>) -> Result<Vec<R>, WalkError> {
+    inside(netns, || walk(link))
+}
+
+/// Runs a walk in the calling thread's namespace.
+fn walk<R: Plain>(link: &Link) -> Result<Vec<R>, WalkError> {
+    // SAFETY: a plain system call on a descriptor that `link` keeps open; the result is checked below.
+    let fd = unsafe { libbpf_sys::bpf_iter_create(link.as_fd().as_raw_fd()) };
+    if fd < 0 {
+        return Err(WalkError::Walk(io::Error::from_raw_os_error(-fd)));
+    }
+    // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
+    let mut file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(WalkError::Walk)?;
     Ok(bytes.chunks_exact(size_of::<R>()).filter_map(R::read).collect())
+}
+
+/// Walks, and ends what the walk refused and could not end itself.
+fn sweep(link: &Link, protocol: u8) -> Result<Vec<abi::Swept>, WalkError> {
+    let refused: Vec<abi::Swept> = walk(link)?;
+    let mut left = refused.iter().filter(|raw| raw.destroyed == 0).peekable();
+    if left.peek().is_some() {
+        let destroyer = Destroyer::open().map_err(WalkError::Walk)?;
+        for raw in left {
+            let local = (IpAddr::from(raw.local), raw.local_port);
+            let remote = (IpAddr::from(raw.remote), raw.remote_port);
+            let target = Target { protocol, local, remote, device: raw.device, cookie: raw.cookie };
+            destroyer.destroy(&target).map_err(WalkError::Walk)?;
+        }
+    }
+    Ok(refused)
+}
+
+/// Whether what a sweep refuses can be ended: by the walk itself, or by the kernel's socket diagnosis.
+fn destroys() -> bool {
+    let kernel = Btf::from_vmlinux();
+    let by_walk = kernel.is_ok_and(|kernel| kernel.type_by_name::<Func<'_>>("bpf_sock_destroy").is_some());
+    let tried = if by_walk { Ok(()) } else { destroy::can() };
+    tried
+        .inspect_err(|error| tracing::info!(feature = Feature::SocketDestroy.label(), %error, "not in this kernel"))
+        .is_ok()
 }
 
 impl Datapath {
@@ -150,12 +208,14 @@ impl Datapath {
     /// that are refused.
     ///
     /// One namespace per call; call it for each after an [`Datapath::apply`] that may refuse more than before, then
-    /// [`Datapath::settled`]. Errors: [`WalkError::Absent`] before Linux 6.5: refused connections then only fall silent.
+    /// [`Datapath::settled`]. Errors: [`WalkError::Absent`] where the kernel cannot end sockets (before 6.5, without
+    /// CONFIG_INET_DIAG_DESTROY): refused connections then only fall silent.
     pub fn sweep(&self, netns: BorrowedFd<'_>) -> Result<SweepReport, WalkError> {
         let walk = self.walks.sweep.as_ref().ok_or(WalkError::Absent(Feature::SocketDestroy))?;
         let mut report = SweepReport::default();
-        for link in &walk.links {
-            report.cut.extend(run::<abi::Swept>(link, netns)?.iter().map(|raw| self.cut(raw)));
+        for (link, protocol) in walk.links.iter().zip([destroy::TCP, destroy::UDP]) {
+            let swept = inside(netns, || sweep(link, protocol))?;
+            report.cut.extend(swept.iter().map(|raw| self.cut(raw)));
         }
         Ok(report)
     }
@@ -195,7 +255,7 @@ impl Datapath {
                 local: self.live.locals.named(raw.stamp),
                 address: SocketAddr::new(IpAddr::from(raw.local), raw.port),
                 labels: raw.labels != 0,
-                repaired: raw.repaired != 0,
+                repaired: raw.repaired & abi::WALK_REPAIRED != 0,
             })
             .collect();
         Ok(RepairReport { listeners })

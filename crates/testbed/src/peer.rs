@@ -19,6 +19,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::process::{Place, Process, Program};
+use crate::wait;
 use script::{Answer, Ask, Failure, Question, Reply, Speak, TrafficReport};
 
 /// File name of the peer's program; it lies beside the test's or the demo's.
@@ -148,7 +149,7 @@ impl Peer {
             .unwrap_or_else(PoisonError::into_inner)
             .write_all(line.as_bytes())
             .context("peer has ended")?;
-        let answer = receiver.recv_timeout(limit + REPLY_GRACE);
+        let answer = receiver.recv_timeout(wait::patient(limit + REPLY_GRACE));
         answer.with_context(|| format!("the peer did not answer {}: {}", line.trim(), self.0.process.log_text()))
     }
 }

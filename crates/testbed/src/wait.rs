@@ -9,6 +9,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Between two runs of a program that is asked.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
+/// Set where a machine is slow and not wrong, as one emulated by software is: a whole number that limits are multiplied by.
+const PATIENCE: &str = "STOLOS_TEST_PATIENCE";
+
+/// How long a limit is here: as it is, unless `STOLOS_TEST_PATIENCE` stretches it. The product's timers do not know of it.
+pub fn patient(limit: Duration) -> Duration {
+    let times = std::env::var(PATIENCE).ok().and_then(|times| times.parse().ok());
+    limit * times.unwrap_or(1_u32).max(1)
+}
+
 /// Waits until `ready` gives `Some`, and returns it.
 ///
 /// Errors: `limit` passed; the text names `what` was waited for.
@@ -52,6 +61,7 @@ pub fn until_succeeds_while<T>(
 
 fn look<T>(what: &str, limit: Duration, every: Duration, mut ready: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let start = Instant::now();
+    let limit = patient(limit);
     loop {
         if let Some(value) = ready()? {
             return Ok(value);

@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod full;
 mod fuzz;
+mod kernels;
 mod step;
 mod suite;
 mod tidy;
@@ -59,6 +60,8 @@ enum Verb {
         #[arg(long, default_value_t = 30)]
         seconds: u32,
     },
+    /// The tour and the kernel's tests on other kernels, in virtual machines; ends with `N passed, N failed` (root)
+    Kernels(kernels::Options),
     /// Measures: `handshake`, `agent`, `profile` (root) or `policy`
     Bench(bench::Args),
     /// Writes the generated files anew
@@ -96,6 +99,7 @@ fn run(args: Args) -> Result<bool> {
         Verb::Tidy => check::tidy(),
         Verb::Dev { rest } => Err(step::cargo(&["run", "-q", "-p", "stolos", "--", "dev"]).args(rest).replaces_us()),
         Verb::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds),
+        Verb::Kernels(options) => kernels::kernels(&options),
         Verb::Bench(args) => bench::bench(&args),
         Verb::Codegen => suite::golden(true),
         Verb::Golden { accept } => suite::golden(accept),

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 /// Passed and failed, summed over everything that ran.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,6 +83,15 @@ impl Step {
         self.announce();
         let status = self.0.status().with_context(|| format!("cannot start {:?}", self.0.get_program()))?;
         Ok(status.success())
+    }
+
+    /// Runs it to the end and gives its standard output; a status other than 0 is an error.
+    pub(crate) fn output(mut self) -> Result<Vec<u8>> {
+        self.announce();
+        let run = self.0.stderr(Stdio::inherit()).output();
+        let output = run.with_context(|| format!("cannot start {:?}", self.0.get_program()))?;
+        ensure!(output.status.success(), "{:?} failed", self.0.get_program());
+        Ok(output.stdout)
     }
 
     /// Becomes it: signals from the terminal then reach it alone, and its status is ours. Returns only on failure.

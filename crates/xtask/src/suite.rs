@@ -34,7 +34,8 @@ pub(crate) fn demo(check: bool, rest: &[String]) -> Result<bool> {
     Err(program(target_dir().join("debug/demo"), flag).args(rest).replaces_us())
 }
 
-fn build_programs() -> Result<bool> {
+/// What the tour and the integration tests start.
+pub(crate) fn build_programs() -> Result<bool> {
     cargo(&["build", "-p", "stolos", "-p", "testbed", "--bins"]).succeeds()
 }
 

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use datapath::count::Stage;
 use datapath::event::{Kind, Peer};
-use datapath::walk::{Listener, SweepReport};
+use datapath::feature::Feature;
+use datapath::walk::{Listener, SweepReport, WalkError};
 use datapath::{Datapath, Options};
 use policy::reason::Reason;
 use testbed::fleet::{Fleet, TCP};
@@ -168,6 +169,12 @@ fn a_listener_older_than_the_attach_is_repaired_in_place() -> Result<()> {
     let of_port = |listeners: Vec<Listener>| listeners.into_iter().find(|listener| listener.address.port() == PORT);
     let before = of_port(guarded.of(b)?.listeners(b.netns().fd())?.listeners).expect("it listens");
     assert!(!before.labels && before.local.slot.is_some(), "{before:?}");
+    if !guarded.of(b)?.features().contains(&Feature::ListenerRepair) {
+        let absent = guarded.of(b)?.repair_listeners(b.netns().fd());
+        assert!(matches!(absent, Err(WalkError::Absent(Feature::ListenerRepair))), "{absent:?}");
+        assert!(asking.connect(to, SILENCE)?.is_err(), "it stays as it was, and was reported");
+        return pair.run.finish();
+    }
     let repaired = of_port(guarded.of(b)?.repair_listeners(b.netns().fd())?.listeners).expect("it listens");
     assert!(repaired.labels && repaired.repaired, "{repaired:?}");
     asking.request(to, LIMIT)??;
