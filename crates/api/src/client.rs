@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::admin::AdminConfig;
 use crate::apply::{ApplyRequest, ApplyResponse};
+use crate::audit::AuditList;
 use crate::authority::{FleetKeyRotated, NodeKeysRotated};
 use crate::explain::{ExplainAnswer, ExplainRequest};
 use crate::flow::{FlowList, FlowQuery, FlowRow};
@@ -208,6 +209,12 @@ impl Client {
     /// Makes a new fleet key.
     pub async fn rotate_fleet_key(&self) -> Result<FleetKeyRotated, ClientError> {
         self.json(self.call(Method::POST, &["authority", "rotate-fleet-key"], &())).await
+    }
+
+    /// Records of the audit trail after a number, oldest first.
+    pub async fn audit(&self, after: u64, limit: u32) -> Result<AuditList, ClientError> {
+        let query = [("after", Value::from(after)), ("limit", Value::from(limit))];
+        self.json(self.call(Method::GET, &["audit"], &query)).await
     }
 
     fn one(&self, method: Method, kind: &str, namespace: &str, name: &str) -> RequestBuilder {

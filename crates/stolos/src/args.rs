@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use local::{Completion, ContextVerb};
 pub(crate) use node::{AgentRun, AgentVerb, Dev, Doctor, Label, Run};
-pub(crate) use object::{Describe, Diff, Edit, Export, Import, Wait};
+pub(crate) use object::{AuditList, AuditVerb, AuditVerify, Describe, Diff, Edit, Export, Import, Wait};
 pub(crate) use operator::{
     Apply, AuthorityVerb, ClusterVerb, Delete, Explain, ExplainFlow, Flows, Get, JoinToken, Revoke, RevokeTarget,
     Status, Verdict,
@@ -65,6 +65,9 @@ pub(crate) enum Verb {
     Export(Export),
     /// Take a subtree from files that `export` wrote
     Import(Import),
+    /// Who changed what, and whether the record of it was touched
+    #[command(subcommand, arg_required_else_help = true)]
+    Audit(AuditVerb),
     /// Wait until an object is as it should be, or until the fleet enforces what is stored
     Wait(Wait),
     /// Delete an object, or everything that a manifest names

@@ -7,6 +7,7 @@ use crate::failure::{C, Failure, Outcome};
 
 mod agent;
 mod apply;
+mod audit;
 mod authority;
 mod cluster;
 mod completion;
@@ -35,6 +36,7 @@ pub(crate) fn run(verb: Verb) -> Outcome {
     match verb {
         Verb::Agent(verb) => agent::run(verb),
         Verb::Apply(args) => apply::run(args),
+        Verb::Audit(verb) => audit::run(verb),
         Verb::Authority(verb) => authority::run(verb),
         Verb::Cluster(verb) => cluster::run(verb),
         Verb::Completion(args) => completion::run(args),

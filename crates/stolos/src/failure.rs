@@ -169,6 +169,7 @@ codes! {
     CONTEXT_UNKNOWN = "C6026";
     EDITOR_FAILED = "C6027";
     WAIT_ENDED = "C6028";
+    TRAIL_BROKEN = "C6029";
 }
 
 #[cfg(test)]

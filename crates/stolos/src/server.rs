@@ -1,6 +1,7 @@
 //! The server as the verbs see it: the API's client, with every way to fail turned into a sentence.
 
 use api::apply::{ApplyRequest, ApplyResponse};
+use api::audit::AuditList;
 use api::authority::{FleetKeyRotated, NodeKeysRotated};
 use api::client::{Client, ClientError, Lines, ListQuery};
 use api::explain::{ExplainAnswer, ExplainRequest};
@@ -151,11 +152,17 @@ impl Server {
         self.told(self.client.rotate_fleet_key().await)
     }
 
+    /// Records of the audit trail after a number.
+    pub(crate) async fn audit(&self, after: u64, limit: u32) -> Result<AuditList, Failure> {
+        self.told(self.client.audit(after, limit).await)
+    }
+
     fn told<T>(&self, answer: Result<T, ClientError>) -> Result<T, Failure> {
         answer.map_err(|error| failure(&error, &self.operator))
     }
 
-    fn strange(&self) -> Failure {
+    /// What it says makes no sense.
+    pub(crate) fn strange(&self) -> Failure {
         failure(&ClientError::Unreadable { server: self.url().to_owned() }, &self.operator)
     }
 }

@@ -87,4 +87,7 @@ codes! {
     WAIT_ENDED = "C6028", "waited long enough",
         "What was waited for did not come about in the time given. Nothing was changed by waiting.",
         "Wait longer with --timeout; `stolos describe KIND NAME` and `stolos status` say what is in the way.";
+    TRAIL_BROKEN = "C6029", "the audit trail does not hold",
+        "An entry of the audit trail is missing, doubled, out of order or altered, so somebody with access to the database touched it.",
+        "Keep the database and its backups as they are, compare with a copy of the trail, and find out who has access.";
 }

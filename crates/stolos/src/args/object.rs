@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Subcommand;
+
 use super::{Connection, Format, Scope, value};
 
 /// `stolos describe`
@@ -117,6 +119,59 @@ pub(crate) struct Import {
     /// The subtree
     #[command(flatten)]
     pub(crate) scope: Scope,
+    /// How to reach the server
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// Form of the answer
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// Verbs of the audit trail.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditVerb {
+    /// Show who changed what, the newest last
+    List(AuditList),
+    /// Check here, entry by entry, that nothing was taken out, put in or altered
+    Verify(AuditVerify),
+}
+
+/// `stolos audit list`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "With -o json, what each object was before and is since.\n\n\
+    Examples:\n  stolos audit list -n /acme --by admin\n  stolos audit list policy web-to-db -o json")]
+pub(crate) struct AuditList {
+    /// Only of this kind
+    pub(crate) kind: Option<String>,
+    /// Only of the object of this name
+    pub(crate) name: Option<String>,
+    /// Only acts of this subject
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
+    /// Only so many, the newest
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) last: u32,
+    /// Only in this namespace and below it
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    /// How to reach the server
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// Form of the answer
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// `stolos audit verify`
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The answer's last line names the end of the trail; kept elsewhere, it shows later whether the beginning \
+    was written anew.\n\nExample:\n  stolos audit verify --since 4711:9f86d0…"
+)]
+pub(crate) struct AuditVerify {
+    /// Begin after an entry that was checked before
+    #[arg(long, value_name = "NUMBER:HASH", value_parser = value::anchor)]
+    pub(crate) since: Option<(u64, identity::fingerprint::Fingerprint)>,
     /// How to reach the server
     #[command(flatten)]
     pub(crate) connection: Connection,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use identity::fingerprint::Fingerprint;
 use serde_json_path::JsonPath;
 
 use super::Output;
@@ -54,6 +55,12 @@ pub(crate) fn condition(text: &str) -> Result<Condition, String> {
         (_, Some((path, value))) if !path.is_empty() => Ok(Condition::Field(path.to_owned(), value.to_owned())),
         _ => Err(format!("`{text}` is no condition; write exists, deleted or FIELD=VALUE, as in status.state=live")),
     }
+}
+
+/// The number and hash of an entry of the audit trail.
+pub(crate) fn anchor(text: &str) -> Result<(u64, Fingerprint), String> {
+    let parsed = text.split_once(':').and_then(|(number, hash)| Some((number.parse().ok()?, hash.parse().ok()?)));
+    parsed.ok_or_else(|| format!("`{text}` is no place in the trail; copy NUMBER:HASH from an earlier `audit verify`"))
 }
 
 /// A duration with a unit, `"90s"`, `"10m"`, `"1h30m"`; zero and negative ones are refused.
