@@ -8,6 +8,7 @@
 
 pub mod audit;
 pub mod document;
+pub mod dump;
 pub mod error;
 mod feed;
 pub mod intern;

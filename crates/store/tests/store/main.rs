@@ -4,6 +4,7 @@
 
 mod audit;
 mod documents;
+mod dump;
 mod feed;
 mod kill;
 mod lease;
