@@ -280,7 +280,7 @@ fn parse_row(row: &Row) -> Option<Result<Object, StoreError>> {
 }
 
 /// The range of paths strictly below a namespace: `0` follows `/`.
-fn below(namespace: &str) -> (String, String) {
+pub(crate) fn below(namespace: &str) -> (String, String) {
     let stem = namespace.trim_end_matches('/');
     (format!("{stem}/"), format!("{stem}0"))
 }

@@ -14,6 +14,7 @@ mod feed;
 pub mod intern;
 pub mod lease;
 pub mod migrate;
+pub mod page;
 mod postgres;
 pub mod record;
 mod sql;
