@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,9 +15,10 @@ use crate::audit::AuditList;
 use crate::authority::{FleetKeyRotated, NodeKeysRotated};
 use crate::explain::{ExplainAnswer, ExplainRequest};
 use crate::flow::{FlowList, FlowQuery, FlowRow};
-use crate::kind::{self, Spec};
+use crate::kind::{self, Scope, Spec};
 use crate::object::{Object, Revision};
 use crate::problem::Problem;
+use crate::route;
 use crate::tls::{self, ClientIdentity, TlsError};
 use crate::token::{JoinTokenRequest, JoinTokenResponse};
 use crate::watch::{ObjectList, WatchEvent};
@@ -86,7 +88,18 @@ pub struct ListQuery {
     pub subtree: bool,
     /// A selector on the objects' own labels: `team=web,tier in (a,b),!legacy`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub labels: Option<String>,
+    pub label_selector: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PageQuery<'a> {
+    #[serde(flatten)]
+    list: &'a ListQuery,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u32>,
+    #[serde(rename = "continue", skip_serializing_if = "Option::is_none")]
+    next: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -145,9 +158,26 @@ impl Client {
         typed.collect::<Result<_, _>>().map_err(|_| self.unreadable())
     }
 
-    /// Objects of a kind that is known only at run time, and the revision to watch from.
+    /// Objects of a kind that is known only at run time, all pages of them, and the revision to watch from.
     pub async fn list_any(&self, kind: &str, query: &ListQuery) -> Result<ObjectList, ClientError> {
-        self.json(self.call(Method::GET, &[plural(kind)], query)).await
+        let mut all = self.page(kind, query, None, None).await?;
+        while let Some(next) = all.next.take() {
+            let page = self.page(kind, query, None, Some(&next)).await?;
+            all.items.extend(page.items);
+            all.next = page.next;
+        }
+        Ok(all)
+    }
+
+    /// One page of a list: at most `limit` objects, behind those of the page whose `next` is given.
+    pub async fn page(
+        &self,
+        kind: &str,
+        query: &ListQuery,
+        limit: Option<u32>,
+        next: Option<&str>,
+    ) -> Result<ObjectList, ClientError> {
+        self.json(self.call(Method::GET, &[plural(kind)], &PageQuery { list: query, limit, next })).await
     }
 
     /// Creates an object; there must be none of its name.
@@ -159,6 +189,13 @@ impl Client {
     pub async fn replace(&self, object: &Object) -> Result<Object, ClientError> {
         let (namespace, name) = (&object.metadata.namespace, &object.metadata.name);
         self.json(self.one(Method::PUT, &object.kind, namespace, name).json(object)).await
+    }
+
+    /// Changes some fields of an object by a merge patch (RFC 7396); `metadata.revision` in it is a precondition.
+    pub async fn patch(&self, kind: &str, namespace: &str, name: &str, patch: &Value) -> Result<Object, ClientError> {
+        // Before the body: the media type that is there stays.
+        let call = self.one(Method::PATCH, kind, namespace, name).header(CONTENT_TYPE, route::MERGE_PATCH);
+        self.json(call.json(patch)).await
     }
 
     /// Deletes an object; gives back what it was.
@@ -218,14 +255,16 @@ impl Client {
     }
 
     fn one(&self, method: Method, kind: &str, namespace: &str, name: &str) -> RequestBuilder {
-        self.call(method, &[plural(kind), name], &[("namespace", namespace)])
+        let fleet = kind::find(kind).is_some_and(|kind| kind.scope == Scope::Fleet);
+        let query: &[(&str, &str)] = if fleet { &[] } else { &[("namespace", namespace)] };
+        self.call(method, &[plural(kind), name], &query)
     }
 
     /// A request below `/apis/stolos.dev/v1`; `query` is a mapping or a list of pairs.
     fn call(&self, method: Method, path: &[&str], query: &impl Serialize) -> RequestBuilder {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(["apis", "stolos.dev", "v1"]).extend(path);
+            segments.pop_if_empty().extend(route::BASE.split('/').skip(1)).extend(path);
         }
         self.http.request(method, with_query(url, query))
     }

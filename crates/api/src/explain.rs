@@ -1,5 +1,6 @@
 //! Why a flow is allowed or refused, and what the smallest rule is that would allow it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::flow::Verdict;
@@ -7,7 +8,7 @@ use crate::kind::namespace::Mode;
 
 /// The question. Ends are workload references (`name`, `name@cluster`, `name@node`, `/namespace/name`, uid); the
 /// server's end may also be an address.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExplainRequest {
     /// The client.
@@ -19,7 +20,7 @@ pub struct ExplainRequest {
 }
 
 /// The answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainAnswer {
     /// The client, as it was resolved.
@@ -50,7 +51,7 @@ pub struct ExplainAnswer {
 }
 
 /// A node that does not enforce yet what an answer says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeBehind {
     /// Its name.
@@ -73,7 +74,7 @@ impl std::fmt::Display for NodeBehind {
 }
 
 /// One end, as it was resolved.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainedEnd {
     /// `/namespace/name`, or the external networks' names, or an address.
@@ -90,7 +91,7 @@ pub struct ExplainedEnd {
 }
 
 /// One side's judgement.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainedSide {
     /// The namespace of the end that the side speaks for.

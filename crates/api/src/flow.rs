@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One connection, UDP exchange, or aggregate of equal refusals.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FlowRow {
     /// Number of the row; rises with time, for following.
@@ -43,15 +44,17 @@ pub struct FlowRow {
     #[serde(default)]
     pub bytes_to_client: u64,
     /// When it began.
+    #[schemars(with = "crate::object::TimeText")]
     pub first: Timestamp,
     /// When it was last seen.
+    #[schemars(with = "crate::object::TimeText")]
     pub last: Timestamp,
     /// Whether it is over.
     pub closed: bool,
 }
 
 /// One end of a flow.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FlowEnd {
     /// `/namespace/name` of the workload; absent for external and unknown ends.
@@ -78,7 +81,7 @@ pub struct FlowEnd {
 }
 
 /// What one side reported.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SideReport {
     /// What happened there.
@@ -98,7 +101,7 @@ pub struct SideReport {
 }
 
 /// Allow or deny.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// It passed, or would.
@@ -117,7 +120,7 @@ impl std::fmt::Display for Verdict {
 }
 
 /// How sure the client's identity is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Proof {
     /// Nobody could say.
@@ -131,7 +134,7 @@ pub enum Proof {
 }
 
 /// Which flows: `GET …/flows?…`. Everything given must hold.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FlowQuery {
     /// Only rows after this id.
@@ -154,6 +157,7 @@ pub struct FlowQuery {
     pub would: Option<Verdict>,
     /// Seen since (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<crate::object::TimeText>")]
     pub since: Option<Timestamp>,
     /// At most this many, the newest; at most 10000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,10 +165,13 @@ pub struct FlowQuery {
     /// Answer one row a line and keep going; a row is sent again when it changes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub follow: bool,
+    /// With `follow`: ends the answer after this time; 0 as soon as everything until now has been sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u32>,
 }
 
 /// Answer to a flow query that does not follow.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FlowList {
     /// Oldest first.

@@ -11,7 +11,7 @@ pub mod revocation;
 pub mod service;
 pub mod workload;
 
-use schemars::{JsonSchema, Schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -70,6 +70,8 @@ pub struct Kind {
     pub about: &'static str,
     /// JSON schema of the whole object.
     pub schema: fn() -> Schema,
+    /// The same as a reference to a definition of a document's generator.
+    pub component: fn(&mut SchemaGenerator) -> Schema,
 }
 
 impl Kind {
@@ -97,6 +99,7 @@ pub const KINDS: &[Kind] = &[
         verbs: ALL,
         about: "A node of the tenancy tree, and the posture of everything below it.",
         schema: schema::<namespace::NamespaceSpec>,
+        component: component::<namespace::NamespaceSpec>,
     },
     Kind {
         name: "Cluster",
@@ -106,6 +109,7 @@ pub const KINDS: &[Kind] = &[
         verbs: ALL,
         about: "A group of nodes: where it is, how its nodes enrol, and what they may assert.",
         schema: schema::<cluster::ClusterSpec>,
+        component: component::<cluster::ClusterSpec>,
     },
     Kind {
         name: "ExternalNetwork",
@@ -115,6 +119,7 @@ pub const KINDS: &[Kind] = &[
         verbs: ALL,
         about: "Addresses outside the fleet, under a name that policies can use: `@external=NAME`.",
         schema: schema::<external_network::ExternalNetworkSpec>,
+        component: component::<external_network::ExternalNetworkSpec>,
     },
     Kind {
         name: "Service",
@@ -124,6 +129,7 @@ pub const KINDS: &[Kind] = &[
         verbs: ALL,
         about: "The addresses by which clients reach a set of workloads, and who stands behind them.",
         schema: schema::<service::ServiceSpec>,
+        component: component::<service::ServiceSpec>,
     },
     Kind {
         name: "Policy",
@@ -133,6 +139,7 @@ pub const KINDS: &[Kind] = &[
         verbs: ALL,
         about: "Who may reach what, on which ports.",
         schema: schema::<policy::PolicySpec>,
+        component: component::<policy::PolicySpec>,
     },
     Kind {
         name: "Revocation",
@@ -142,6 +149,7 @@ pub const KINDS: &[Kind] = &[
         verbs: ALL,
         about: "Takes a workload, a node, a cluster or a SPIFFE ID out of the fleet until it is deleted.",
         schema: schema::<revocation::RevocationSpec>,
+        component: component::<revocation::RevocationSpec>,
     },
     Kind {
         name: "Node",
@@ -151,6 +159,7 @@ pub const KINDS: &[Kind] = &[
         verbs: READ_DELETE,
         about: "One kernel that runs an agent. Reported, never written; deleted when it is gone for good.",
         schema: schema::<node::NodeSpec>,
+        component: component::<node::NodeSpec>,
     },
     Kind {
         name: "Workload",
@@ -160,6 +169,7 @@ pub const KINDS: &[Kind] = &[
         verbs: READ,
         about: "What runs and is protected. Reported, never written.",
         schema: schema::<workload::WorkloadSpec>,
+        component: component::<workload::WorkloadSpec>,
     },
 ];
 
@@ -178,6 +188,10 @@ pub fn suggest(word: &str) -> Option<&'static Kind> {
 
 fn schema<S: Spec>() -> Schema {
     schemars::schema_for!(Object<S, S::Status>)
+}
+
+fn component<S: Spec>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<Object<S, S::Status>>()
 }
 
 #[cfg(test)]

@@ -10,6 +10,14 @@ use uuid::Uuid;
 
 /// The only `apiVersion` of this version.
 pub const API_VERSION: &str = "stolos.dev/v1";
+/// Most labels of an object, and most annotations.
+pub const LABELS_MAX: usize = 64;
+/// Longest annotation in bytes. Labels are attributes: see `policy::attribute`.
+pub const ANNOTATION_LEN_MAX: usize = 16 * 1024;
+/// What a name looks like, for schemas; `policy::namespace::check_name` says the same.
+pub const NAME_PATTERN: &str = r"^(/|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)$";
+/// What the path of a namespace looks like, for schemas; `policy::namespace::NamespacePath` says the same.
+pub const NAMESPACE_PATTERN: &str = r"^(/|(/[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?){1,16})$";
 
 /// A document. `S` and `T` are the kind's spec and status; the default is the untyped form that the store keeps.
 ///
@@ -36,8 +44,10 @@ pub struct Object<S = Value, T = Value> {
 pub struct Metadata {
     /// The namespace it lives in, as a path from the root. Kinds of fleet scope live in `/`.
     #[serde(default = "root_path")]
+    #[schemars(length(max = 512), regex(pattern = NAMESPACE_PATTERN))]
     pub namespace: String,
-    /// Its name, unique for its kind in its namespace.
+    /// Its name, unique for its kind in its namespace. The root namespace is called `/`.
+    #[schemars(length(max = 253), regex(pattern = NAME_PATTERN))]
     pub name: String,
     /// The author's own `key: value` pairs, for selecting objects.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -47,7 +57,7 @@ pub struct Metadata {
     pub annotations: BTreeMap<String, String>,
     /// Given by the system; sent back, it must match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<UuidText>")]
     pub uid: Option<Uuid>,
     /// Fleet-wide number of the write that made spec, labels and annotations so; sent back, the write fails if somebody
     /// wrote since. What the system reports in `status` does not change it.
@@ -55,11 +65,11 @@ pub struct Metadata {
     pub revision: Option<Revision>,
     /// When it was first written. Given by the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<crate::object::TimeText>")]
     pub created: Option<Timestamp>,
     /// When its spec, labels or annotations were last written. Given by the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<crate::object::TimeText>")]
     pub updated: Option<Timestamp>,
 }
 
@@ -128,6 +138,31 @@ impl<S, T> Object<S, T> {
     pub fn key(&self) -> ObjectKey {
         ObjectKey::new(&self.kind, &self.metadata.namespace, &self.metadata.name)
     }
+}
+
+/// The schema of a point in time (RFC 3339).
+pub(crate) struct TimeText;
+/// The schema of a UUID.
+pub(crate) struct UuidText;
+
+macro_rules! texts {
+    ($($name:ident = $format:literal;)*) => {
+        $(impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({"type": "string", "format": $format})
+            }
+        })*
+    };
+}
+texts! {
+    TimeText = "date-time";
+    UuidText = "uuid";
 }
 
 fn root_path() -> String {

@@ -58,6 +58,12 @@ kinds! {
     RANGE = "A3024", 422, false, "a value is out of its range";
     ROOT_FIXED = "A3025", 409, false, "the root namespace cannot be deleted";
     ROTATION_BUSY = "A3026", 409, true, "a key rotation is still under way";
+    CONTINUE_UNKNOWN = "A3027", 422, false, "the continue token is none of this list";
+    CONTINUE_EXPIRED = "A3028", 410, true, "the continue token has expired";
+    PRECONDITION_FAILED = "A3029", 412, false, "the object is not at the revision of If-Match";
+    UNSUPPORTED_MEDIA = "A3030", 415, false, "the body is of a media type that is not taken here";
+    TOO_DEEP = "A3031", 400, false, "the body is nested too deeply";
+    BAD_LABEL_SELECTOR = "A3032", 422, false, "the label selector cannot be read";
     OUTCOME_UNKNOWN = "A3050", 500, false, "it is not known whether the write took place";
 }
 

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use identity::fingerprint::Fingerprint;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How every join token begins.
@@ -81,19 +82,29 @@ impl fmt::Debug for JoinToken {
 }
 
 /// What a client sends to `POST …/clusters/{name}/join-tokens`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JoinTokenRequest {
     /// How long it can be used, in seconds: 60..=604800; absent means one hour.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 60, max = 604_800))]
     pub ttl_s: Option<u64>,
     /// The name that the node gets; absent means the node's own host name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253), regex(pattern = crate::object::NAME_PATTERN))]
     pub node: Option<String>,
 }
 
+/// A whole number in any of JSON's forms: `60.0` is one.
+fn whole<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<Option<u64>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(reader)? else { return Ok(None) };
+    let exact = |number: f64| (number.fract() == 0.0 && (0.0..1e15).contains(&number)).then_some(number as u64);
+    let found = number.as_u64().or_else(|| number.as_f64().and_then(exact));
+    found.map(Some).ok_or_else(|| serde::de::Error::custom(format!("{number} is no whole number from 0")))
+}
+
 /// The answer. The token is shown once and stored only as a hash. `Debug` does not show it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JoinTokenResponse {
     /// The token as text.
@@ -101,6 +112,7 @@ pub struct JoinTokenResponse {
     /// The cluster that it opens.
     pub cluster: String,
     /// Until when it can be used.
+    #[schemars(with = "crate::object::TimeText")]
     pub expires: jiff::Timestamp,
 }
 
@@ -114,6 +126,17 @@ impl fmt::Debug for JoinTokenResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_whole_number_is_one_in_any_form() {
+        let read = |text: &str| serde_json::from_str::<JoinTokenRequest>(text).map(|request| request.ttl_s).ok();
+        assert_eq!(read(r#"{"ttlS": 60.0}"#), Some(Some(60)));
+        assert_eq!(read(r#"{"ttlS": null}"#), Some(None));
+        assert_eq!(read("{}"), Some(None));
+        for bad in [r#"{"ttlS": 60.5}"#, r#"{"ttlS": -1}"#, r#"{"ttlS": "60"}"#, r#"{"ttlS": 1e30}"#] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn tokens_print_and_parse() {

@@ -1,5 +1,6 @@
 //! Following changes: one JSON object a line (`application/x-ndjson`), resumable by revision.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::object::{Object, ObjectKey, Revision};
@@ -8,7 +9,7 @@ use crate::object::{Object, ObjectKey, Revision};
 pub const MEDIA_TYPE: &str = "application/x-ndjson";
 
 /// One line of a watch. Resume with the revision of the last bookmark.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "camelCase")]
 pub enum WatchEvent {
     /// Created or changed.
@@ -32,12 +33,20 @@ pub enum WatchEvent {
     StartOver,
 }
 
+/// Most objects of one page, and how many there are in a page unless the caller says.
+pub const LIMIT_MAX: u32 = 1000;
+
 /// Answer to a list.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectList {
     /// Of one kind, by namespace and name.
     pub items: Vec<Object>,
-    /// The revision at which the list is exact; watch from here.
+    /// Watch from here and miss nothing. A list in one page is exact at this revision. In several pages it is the first
+    /// page's: later pages are of their own moment, and a watch from here tells what changed in between.
     pub revision: Revision,
+    /// There is more: ask for it with this token. It is of this very list, and holds as long as a watch could start from
+    /// its revision.
+    #[serde(rename = "continue", default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }

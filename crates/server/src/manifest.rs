@@ -2,6 +2,7 @@
 //!
 //! Pure. What depends on other documents is checked in [`crate::admission`], inside the writing transaction.
 
+mod metadata;
 mod place;
 mod spec;
 
@@ -111,6 +112,7 @@ impl<'a> Reader<'a, '_> {
         let schema = self.schemas.entry(kind.name).or_insert_with(|| (kind.schema)().to_value());
         problems.extend(schema::check(root, schema));
         let place = place::of(root, kind, self.default_namespace, &mut problems);
+        metadata::check(root, &mut problems);
         let own = place.as_ref().map_or(self.default_namespace, |place| &place.namespace);
         spec::check(kind, root, &source.text, own, &mut problems);
         let sound = problems.iter().all(|p| p.severity != diagnostic::Severity::Error);

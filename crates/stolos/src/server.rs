@@ -57,7 +57,7 @@ impl Server {
 
     /// Objects of a kind in a namespace and below it, whatever was typed.
     pub(crate) async fn list_in(&self, kind: &Kind, namespace: &str) -> Result<Vec<Object>, Failure> {
-        let query = ListQuery { namespace: Some(namespace.to_owned()), subtree: true, labels: None };
+        let query = ListQuery { namespace: Some(namespace.to_owned()), subtree: true, label_selector: None };
         Ok(self.told(self.client.list_any(kind.name, &query).await)?.items)
     }
 
@@ -74,7 +74,7 @@ impl Server {
 
     fn query(&self, labels: Option<&str>) -> ListQuery {
         let namespace = self.namespace.clone();
-        ListQuery { subtree: namespace.is_some(), namespace, labels: labels.map(str::to_owned) }
+        ListQuery { subtree: namespace.is_some(), namespace, label_selector: labels.map(str::to_owned) }
     }
 
     /// One object; `None` where there is none.

@@ -16,8 +16,8 @@ pub struct Page {
     pub objects: Vec<Object>,
     /// Whether there are more behind the last of these.
     pub more: bool,
-    /// A watch from here misses nothing that these do not show. A page of less than a thousand documents whose labels are not asked for is
-    /// one read, and exact at this revision.
+    /// A watch from here misses nothing that these do not show. A page of at most a thousand documents, whose labels are
+    /// not asked for, is one read and exact at this revision.
     pub revision: Revision,
     /// The oldest revision from which a watch still misses nothing.
     pub floor: Revision,

@@ -16,7 +16,7 @@ pub struct NamespaceSpec {
     pub protection: Option<Protection>,
     /// Until then (RFC 3339), namespaces below may say `mode: observe` although this one enforces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<crate::object::TimeText>")]
     pub observe_until: Option<Timestamp>,
 }
 

@@ -33,7 +33,7 @@ pub struct NodeStatus {
     pub connected: bool,
     /// When anything was last heard of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<crate::object::TimeText>")]
     pub last_seen: Option<Timestamp>,
     /// Version of its agent.
     #[serde(default)]
@@ -52,11 +52,11 @@ pub struct NodeStatus {
     pub applied_revision: u64,
     /// When that was confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<crate::object::TimeText>")]
     pub applied_at: Option<Timestamp>,
     /// Until when it may go on with what it holds without hearing from the server: its outage budget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<crate::object::TimeText>")]
     pub holds_until: Option<Timestamp>,
     /// The last state that it refused; absent once a later one is live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,7 +69,7 @@ pub struct NodeStatus {
     pub clock_skew_ms: i64,
     /// When its certificate ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<crate::object::TimeText>")]
     pub certificate_not_after: Option<Timestamp>,
     /// Generation of its handshake key, 0..=3.
     #[serde(default)]
@@ -107,7 +107,7 @@ pub struct NodeAlarm {
     /// One sentence.
     pub message: String,
     /// When it was raised.
-    #[schemars(with = "String")]
+    #[schemars(with = "crate::object::TimeText")]
     pub since: Timestamp,
 }
 

@@ -17,7 +17,7 @@ pub struct RevocationSpec {
     pub reason: Option<String>,
     /// When it ends by itself (RFC 3339); absent means never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<crate::object::TimeText>")]
     pub expires: Option<Timestamp>,
 }
 

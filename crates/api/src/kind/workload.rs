@@ -71,7 +71,7 @@ pub struct WorkloadStatus {
     pub placed_revision: u64,
     /// When it was first reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<crate::object::TimeText>")]
     pub since: Option<Timestamp>,
 }
 

@@ -81,6 +81,24 @@ codes! {
     ROTATION_BUSY = "A3026", "a key rotation is still under way",
         "A key generation may be replaced only after every node has acknowledged the last change.",
         "Wait until `stolos status` shows every node up to date, or delete the Nodes that are gone for good.";
+    CONTINUE_UNKNOWN = "A3027", "the continue token is none of this list",
+        "The token in `continue` was cut off or changed, or is of a list with another kind, namespace or label selector.",
+        "Send it as it came, with the same other parameters (`limit` may differ), or list from the beginning.";
+    CONTINUE_EXPIRED = "A3028", "the continue token has expired",
+        "So much has changed since the list's first page that a watch could no longer tell what; going on would miss changes.",
+        "List from the beginning.";
+    PRECONDITION_FAILED = "A3029", "the object is not at the revision of If-Match",
+        "The header If-Match names a revision, and the object is at another one, or is gone. Nothing was written.",
+        "Read it again, make the change again, and send the new ETag.";
+    UNSUPPORTED_MEDIA = "A3030", "the body is of a media type that is not taken here",
+        "The header Content-Type names a media type that this address does not take. Nothing was written.",
+        "Documents are application/json or application/yaml, patches application/merge-patch+json, questions application/json.";
+    TOO_DEEP = "A3031", "the body is nested too deeply",
+        "Lists and mappings stand inside of each other deeper than the server reads. Nothing was written.",
+        "Flatten it; no document of any kind needs such depth.";
+    BAD_LABEL_SELECTOR = "A3032", "the label selector cannot be read",
+        "`labelSelector` takes requirements on the objects' own labels, joined by commas, with plain values.",
+        "Write it as in `team=web,tier in (a,b),!legacy`.";
     OUTCOME_UNKNOWN = "A3050", "it is not known whether the write took place",
         "The server lost its connection to the database between asking for the commit and its answer. All of the request was written, or nothing of it.",
         "Read what you wrote: it is there, or write it again. An apply may be repeated as it is.";

@@ -3,10 +3,10 @@
 use api::apply::{ApplyRequest, ApplyResponse, ApplyResult, OWNER, Prune};
 use api::object::{Object, ObjectKey, Revision};
 use api::problem;
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::routing::post;
-use axum::{Json, Router};
+use axum::http::HeaderMap;
 use policy::namespace::{NamespacePath, check_name};
 use serde::Deserialize;
 use tracing::info;
@@ -20,31 +20,28 @@ use crate::control::Shared;
 use crate::flows::proposal::{Proposal, would_break};
 use crate::manifest;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/apis/stolos.dev/v1/apply", post(apply))
-}
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ApplyParams {
+pub(super) struct ApplyParams {
     #[serde(default)]
     dry_run: bool,
 }
 
-async fn apply(
+pub(super) async fn apply(
     admin: Admin,
     State(control): State<Shared>,
     Params(params): Params<ApplyParams>,
+    headers: HeaderMap,
     body: Body,
 ) -> Answer<Json<ApplyResponse>> {
-    let request: ApplyRequest = body::json(body).await?;
+    let request: ApplyRequest = body::json(&headers, body).await?;
     let namespace = NamespacePath::new(request.namespace.as_deref().unwrap_or("/"))
-        .map_err(|e| Refused::new(problem::BAD_REQUEST, format!("`namespace`: {e}")))?;
+        .map_err(|e| Refused::new(problem::RANGE, format!("`namespace`: {e}")))?;
     let prune = request.prune.as_ref().map(scope).transpose()?;
     let (mut manifests, mut diagnostics) = manifest::read(&request.sources, &namespace);
     refuse_errors(&diagnostics)?;
     if let Some(owner) = &request.owner {
-        check_name(owner).map_err(|e| Refused::new(problem::BAD_REQUEST, format!("`owner`: {e}")))?;
+        check_name(owner).map_err(|e| Refused::new(problem::RANGE, format!("`owner`: {e}")))?;
         for manifest in &mut manifests {
             manifest.object.metadata.labels.insert(OWNER.to_owned(), owner.clone());
         }
@@ -83,11 +80,11 @@ async fn apply(
 fn scope(prune: &Prune) -> Answer<&Prune> {
     if let Some(namespace) = &prune.namespace {
         NamespacePath::new(namespace)
-            .map_err(|e| Refused::new(problem::BAD_REQUEST, format!("`prune.namespace`: {e}")))?;
+            .map_err(|e| Refused::new(problem::RANGE, format!("`prune.namespace`: {e}")))?;
     }
     match prune.owner.is_some() || prune.namespace.is_some() {
         true => Ok(prune),
-        false => Err(Refused::new(problem::BAD_REQUEST, "`prune` names neither an owner nor a namespace")),
+        false => Err(Refused::new(problem::RANGE, "`prune` names neither an owner nor a namespace")),
     }
 }
 

@@ -2,9 +2,8 @@
 
 use api::authority::{FleetKeyRotated, NodeKeysRotated};
 use api::problem;
+use axum::Json;
 use axum::extract::State;
-use axum::routing::post;
-use axum::{Json, Router};
 use tracing::info;
 
 use super::answer::{Answer, Refused};
@@ -13,20 +12,14 @@ use crate::control::Shared;
 use crate::registry::RegistryError;
 use crate::registry::key::RotateError;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/apis/stolos.dev/v1/authority/rotate-node-keys", post(node_keys))
-        .route("/apis/stolos.dev/v1/authority/rotate-fleet-key", post(fleet_key))
-}
-
-async fn node_keys(admin: Admin, State(control): State<Shared>) -> Answer<Json<NodeKeysRotated>> {
+pub(super) async fn node_keys(admin: Admin, State(control): State<Shared>) -> Answer<Json<NodeKeysRotated>> {
     let nodes: Vec<_> = control.registry.fleet().nodes().map(|(id, _)| id).collect();
     let asked = control.registry.rotate_node_keys(nodes).await?;
     info!(by = admin.name(), nodes = asked, "rotation of the node keys begun");
     Ok(Json(NodeKeysRotated { nodes: u32::try_from(asked).unwrap_or(u32::MAX) }))
 }
 
-async fn fleet_key(admin: Admin, State(control): State<Shared>) -> Answer<Json<FleetKeyRotated>> {
+pub(super) async fn fleet_key(admin: Admin, State(control): State<Shared>) -> Answer<Json<FleetKeyRotated>> {
     let generation = control.registry.rotate_fleet_key().await?;
     info!(by = admin.name(), generation, "rotation of the fleet key begun");
     Ok(Json(FleetKeyRotated { generation }))

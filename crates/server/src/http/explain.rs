@@ -7,10 +7,10 @@ use api::kind::Spec;
 use api::kind::node::{NodeSpec, NodeStatus};
 use api::object::ObjectKey;
 use api::problem;
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::routing::post;
-use axum::{Json, Router};
+use axum::http::HeaderMap;
 
 use super::answer::{Answer, Refused};
 use super::body;
@@ -19,12 +19,13 @@ use crate::control::Shared;
 use crate::explain::ExplainError;
 use crate::fleet::reference::ReferenceError;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/apis/stolos.dev/v1/explain", post(explain))
-}
-
-async fn explain(_: Admin, State(control): State<Shared>, body: Body) -> Answer<Json<ExplainAnswer>> {
-    let request: ExplainRequest = body::json(body).await?;
+pub(super) async fn explain(
+    _: Admin,
+    State(control): State<Shared>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<Json<ExplainAnswer>> {
+    let request: ExplainRequest = body::json(&headers, body).await?;
     let mut answer = crate::explain::explain(&control.registry.fleet(), &request)?;
     answer.behind = behind(&control, &answer).await?;
     for node in &answer.behind {

@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use api::problem;
 use api::token::{JoinToken, JoinTokenRequest, JoinTokenResponse};
+use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use axum::routing::post;
-use axum::{Json, Router};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
 use tracing::info;
 
 use super::answer::{Answer, Refused};
-use super::body;
+use super::body::{self, Name};
 use crate::authn::Admin;
 use crate::control::Shared;
 use crate::registry::enrol::TokenError;
@@ -22,17 +21,14 @@ const TTL_DEFAULT_S: u64 = 3600;
 /// Shortest and longest life of a token, in seconds.
 const TTL_RANGE_S: std::ops::RangeInclusive<u64> = 60..=7 * 24 * 3600;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/apis/stolos.dev/v1/clusters/{name}/join-tokens", post(create))
-}
-
-async fn create(
+pub(super) async fn create(
     admin: Admin,
     State(control): State<Shared>,
-    Path(cluster): Path<String>,
+    Name(cluster): Name,
+    headers: HeaderMap,
     body: Body,
 ) -> Answer<(StatusCode, Json<JoinTokenResponse>)> {
-    let request: JoinTokenRequest = body::json(body).await?;
+    let request: JoinTokenRequest = body::json(&headers, body).await?;
     let ttl = request.ttl_s.unwrap_or(TTL_DEFAULT_S);
     if !TTL_RANGE_S.contains(&ttl) {
         let detail = format!("a join token lasts {} s to {} s, not {ttl} s", TTL_RANGE_S.start(), TTL_RANGE_S.end());

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::object::{Object, ObjectKey, Revision};
 use api::watch::{MEDIA_TYPE, WatchEvent};
@@ -25,12 +25,16 @@ struct Following {
     from: Option<Revision>,
     watch: Option<Watch>,
     ready: VecDeque<WatchEvent>,
+    /// When the caller wants it to end.
+    until: Option<Instant>,
     ended: bool,
 }
 
-/// Changes after a revision; without one, everything there is first, then what comes.
-pub(super) fn answer(control: Shared, filter: Filter, from: Option<Revision>) -> Response {
-    let following = Following { control, filter, from, watch: None, ready: VecDeque::new(), ended: false };
+/// Changes after a revision; without one, everything there is first, then what comes. Ends after `lasts`, but not before
+/// everything that was there by then has been sent.
+pub(super) fn answer(control: Shared, filter: Filter, from: Option<Revision>, lasts: Option<Duration>) -> Response {
+    let until = lasts.map(|lasts| Instant::now() + lasts);
+    let following = Following { control, filter, from, watch: None, ready: VecDeque::new(), until, ended: false };
     let lines = stream::unfold(following, |mut following| async move {
         let event = following.next().await?;
         let mut line = serde_json::to_vec(&event).ok()?;
@@ -82,7 +86,18 @@ impl Following {
             self.watch = Some(self.control.store.watch(from));
             return Ok(());
         };
-        match tokio::time::timeout(HEARTBEAT, watch.next()).await {
+        let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            match watch.try_next().await? {
+                Some(commit) => self.ready.extend(self.filter.events(&*commit)),
+                None => {
+                    self.ready.push_back(WatchEvent::Bookmark { revision: watch.position() });
+                    self.ended = true;
+                }
+            }
+            return Ok(());
+        }
+        match tokio::time::timeout(left.map_or(HEARTBEAT, |left| left.min(HEARTBEAT)), watch.next()).await {
             Ok(commit) => {
                 let events = self.filter.events(&*commit?);
                 self.ready.extend(events);

@@ -12,11 +12,11 @@ use crate::support::Running;
 
 const FLEET: &str = include_str!("fleet.yaml");
 
-fn request(text: &str) -> ApplyRequest {
+pub(crate) fn request(text: &str) -> ApplyRequest {
     ApplyRequest { sources: vec![Source { name: "f.yaml".into(), text: text.into() }], ..ApplyRequest::default() }
 }
 
-fn problem(error: ClientError) -> Problem {
+pub(crate) fn problem(error: ClientError) -> Problem {
     match error {
         ClientError::Refused(problem) => *problem,
         other => panic!("{other}"),
@@ -27,7 +27,7 @@ fn codes(problem: &Problem) -> Vec<&str> {
     problem.diagnostics.iter().map(|d| d.code.as_str()).collect()
 }
 
-fn namespace(path: &str, protection: &str) -> String {
+pub(crate) fn namespace(path: &str, protection: &str) -> String {
     let key = ObjectKey::of_namespace(path);
     format!(
         "apiVersion: stolos.dev/v1\nkind: Namespace\nmetadata: {{namespace: {}, name: {}}}\nspec: {{{protection}}}\n---\n",
@@ -35,7 +35,7 @@ fn namespace(path: &str, protection: &str) -> String {
     )
 }
 
-fn policy(namespace: &str, name: &str, to: &str) -> String {
+pub(crate) fn policy(namespace: &str, name: &str, to: &str) -> String {
     format!(
         "apiVersion: stolos.dev/v1\nkind: Policy\nmetadata: {{namespace: {namespace}, name: {name}}}\nspec: {{from: [app=web], to: ['{to}'], action: allow}}\n---\n"
     )
@@ -250,7 +250,7 @@ async fn too_large_a_body_is_refused_with_a_sentence() {
 async fn a_watch_sees_every_change_and_resumes() {
     let server = Running::start().await;
     let api = server.api();
-    let query = ListQuery { namespace: Some("/acme".into()), subtree: true, labels: None };
+    let query = ListQuery { namespace: Some("/acme".into()), subtree: true, label_selector: None };
     let start = api.list_any("Policy", &query).await.unwrap().revision;
     let mut watch = api.watch("Policy", &query, start).await.unwrap();
     api.apply(&request(FLEET), false).await.unwrap();
@@ -282,7 +282,7 @@ async fn a_watch_sees_every_change_and_resumes() {
     assert!(!matches!(resumed.next().await, Ok(Some(WatchEvent::Put { .. }))));
 }
 
-async fn next(watch: &mut api::client::Lines<WatchEvent>) -> WatchEvent {
+pub(crate) async fn next(watch: &mut api::client::Lines<WatchEvent>) -> WatchEvent {
     let limit = std::time::Duration::from_secs(20);
     tokio::time::timeout(limit, watch.next()).await.unwrap().unwrap().expect("the stream goes on")
 }
@@ -298,15 +298,15 @@ async fn lists_select_by_labels() {
     };
     api.apply(&request(&(labelled("a", "x") + &labelled("b", "y"))), false).await.unwrap();
     let names = async |labels: &str| {
-        let query = ListQuery { labels: Some(labels.into()), ..ListQuery::default() };
+        let query = ListQuery { label_selector: Some(labels.into()), ..ListQuery::default() };
         let items = api.list_any("Namespace", &query).await.unwrap().items;
         items.into_iter().map(|o| o.metadata.name).collect::<Vec<_>>()
     };
     assert_eq!(names("team=x").await, ["a"]);
     assert_eq!(names("team notin (x)").await, ["/", "b"]);
     assert_eq!(names("!team").await, ["/"]);
-    let bad = ListQuery { labels: Some("team=*".into()), ..ListQuery::default() };
-    assert_eq!(problem(api.list_any("Namespace", &bad).await.unwrap_err()).code, problem::BAD_REQUEST.code);
+    let bad = ListQuery { label_selector: Some("team=*".into()), ..ListQuery::default() };
+    assert_eq!(problem(api.list_any("Namespace", &bad).await.unwrap_err()).code, problem::BAD_LABEL_SELECTOR.code);
     server.stop().await;
 }
 
@@ -367,6 +367,6 @@ async fn a_subtree_is_made_equal_to_what_is_applied_but_nobody_is_let_in_again()
         .collect();
     assert_eq!(gone, ["Namespace /other"], "neither the root nor a Revocation");
     let nothing = ApplyRequest { prune: Some(Prune::default()), ..request(&namespace("/acme", "")) };
-    assert_eq!(problem(api.apply(&nothing, false).await.unwrap_err()).code, problem::BAD_REQUEST.code);
+    assert_eq!(problem(api.apply(&nothing, false).await.unwrap_err()).code, problem::RANGE.code);
     server.stop().await;
 }

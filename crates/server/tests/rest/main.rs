@@ -1,9 +1,12 @@
 //! The server's port from outside: TLS, who may do what, documents.
 
+mod described;
 mod documents;
 mod init;
+mod lists;
 mod operations;
 mod support;
+mod writes;
 
 use api::problem;
 use support::Running;
