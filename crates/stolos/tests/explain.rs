@@ -90,3 +90,15 @@ fn every_field_of_every_kind_has_a_page() {
     }
     assert!(seen > 60, "{seen}");
 }
+
+#[test]
+fn the_schema_for_editors_is_the_servers() {
+    for word in ["policy", "Service", "ns"] {
+        let output = stolos(&["explain", "field", word, "--schema"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let kind = api::kind::find(word).expect("a kind");
+        let schema: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+        assert_eq!(schema, api::openapi::editor_schema(kind));
+    }
+    assert!(!stolos(&["explain", "field", "polcy", "--schema"]).status.success());
+}

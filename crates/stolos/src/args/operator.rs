@@ -128,11 +128,17 @@ pub(crate) enum Explain {
         format: Format,
     },
     /// What a field of a manifest means
-    #[command(after_help = "Example:\n  stolos explain field policy.spec")]
+    #[command(after_help = "Examples:\n  stolos explain field policy.spec\n  \
+        stolos explain field policy --schema >policy.schema.json\n\n\
+        Editors that know the YAML language server check a manifest that begins with\n  \
+        # yaml-language-server: $schema=policy.schema.json")]
     Field {
         /// Kind, and fields joined by dots
         #[arg(value_name = "KIND[.FIELD…]")]
         path: String,
+        /// The JSON schema of the whole kind, for editors
+        #[arg(long)]
+        schema: bool,
         /// Form of the answer
         #[command(flatten)]
         format: Format,

@@ -6,7 +6,7 @@ use api::kind::Kind;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::args::Format;
+use crate::args::{Format, Output};
 use crate::failure::{C, Failure, Outcome};
 use crate::output::{Columns, Ink, Screen, wrap};
 
@@ -20,6 +20,14 @@ struct Page {
     shape: String,
     /// From the type's documentation.
     about: String,
+    /// Whether a manifest must have it, where its parent is there.
+    required: bool,
+    /// What holds where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    default: Option<Value>,
+    /// What its value is held to, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    limits: Vec<String>,
     /// Words it takes, where those are few.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     choices: Vec<Choice>,
@@ -56,17 +64,35 @@ fn find(path: &str) -> Result<Page, Failure> {
     let mut at = kind.name.to_owned();
     let mut node = View::of(&root, &root);
     let mut about = kind.about.to_owned();
+    let mut required = true;
     for word in words {
         let step = node.element();
         let Some((name, next)) = step.field(word) else {
             return Err(unknown(word, &at, &step, kind));
         };
+        required = step.requires(name);
         about = next.about();
         at = format!("{at}.{name}");
         node = next;
     }
     let inner = node.element();
-    Ok(Page { path: at, shape: node.shape(), about, choices: inner.choices(), fields: inner.fields() })
+    Ok(Page {
+        path: at,
+        shape: node.shape(),
+        about,
+        required,
+        default: node.default(),
+        limits: node.limits(),
+        choices: inner.choices(),
+        fields: inner.fields(),
+    })
+}
+
+/// The JSON schema of a kind, whichever of its fields is named.
+pub(crate) fn schema(path: &str) -> Outcome {
+    let kind = super::super::kind_named(path.split('.').next().unwrap_or_default())?;
+    // An answer of its own form: neither a table nor YAML would be a schema for editors.
+    Screen::stdout(Output::Json).answer(&api::openapi::editor_schema(kind), |_, _| Ok(()))
 }
 
 fn unknown(word: &str, at: &str, node: &View<'_>, kind: &Kind) -> Failure {
@@ -128,19 +154,45 @@ impl<'a> View<'a> {
     }
 
     fn fields(&self) -> Vec<Field> {
-        let required = |name: &str| {
-            let list = self.inner.get("required").and_then(Value::as_array);
-            list.is_some_and(|list| list.iter().any(|entry| entry == name))
-        };
         let properties = self.inner.get("properties").and_then(Value::as_object);
         properties
             .into_iter()
             .flatten()
             .map(|(name, value)| {
                 let view = View::of(self.root, value);
-                Field { name: name.clone(), shape: view.shape(), required: required(name), about: view.about() }
+                Field { name: name.clone(), shape: view.shape(), required: self.requires(name), about: view.about() }
             })
             .collect()
+    }
+
+    fn requires(&self, name: &str) -> bool {
+        let list = self.inner.get("required").and_then(Value::as_array);
+        list.is_some_and(|list| list.iter().any(|entry| entry == name))
+    }
+
+    /// What holds where the field is left out; nothing for what is then simply not there.
+    fn default(&self) -> Option<Value> {
+        let said = self.outer.get("default").or_else(|| self.inner.get("default"));
+        said.filter(|value| !value.is_null()).cloned()
+    }
+
+    fn limits(&self) -> Vec<String> {
+        let number = |key: &str| self.outer.get(key).or_else(|| self.inner.get(key)).filter(|value| value.is_number());
+        let mut limits = Vec::new();
+        match (number("minimum"), number("maximum")) {
+            (Some(least), Some(most)) => limits.push(format!("{least} to {most}")),
+            (Some(least), None) => limits.push(format!("at least {least}")),
+            (None, Some(most)) => limits.push(format!("at most {most}")),
+            (None, None) => {}
+        }
+        limits.extend(number("maxLength").map(|most| format!("at most {most} characters")));
+        limits.extend(number("maxItems").map(|most| format!("at most {most} entries")));
+        let word = |key: &str| self.outer.get(key).or_else(|| self.inner.get(key)).and_then(Value::as_str);
+        limits.extend(
+            word("format").filter(|format| *format == "date-time").map(|_| "a point in time (RFC 3339)".into()),
+        );
+        limits.extend(word("pattern").map(|pattern| format!("of the form {pattern}")));
+        limits
     }
 
     fn choices(&self) -> Vec<Choice> {
@@ -204,9 +256,17 @@ fn description(value: &Value) -> Option<String> {
 
 fn show<W: Write>(screen: &mut Screen<W>, page: &Page) -> Outcome {
     let head = screen.paint(Ink::Head, &page.path);
-    screen.line(format!("{head}  ({})", page.shape))?;
+    let required = if page.required && page.path.contains('.') { ", required" } else { "" };
+    screen.line(format!("{head}  ({}{required})", page.shape))?;
     if !page.about.is_empty() {
         screen.line(wrap(&page.about, "  "))?;
+    }
+    if let Some(default) = &page.default {
+        let said = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+        screen.line(format!("  Left out: {said}"))?;
+    }
+    if !page.limits.is_empty() {
+        screen.line(wrap(&format!("Takes: {}", page.limits.join("; ")), "  "))?;
     }
     if !page.choices.is_empty() {
         screen.line("")?;
@@ -243,6 +303,17 @@ mod tests {
         let action = find("policies.spec.action").unwrap();
         let words: Vec<&str> = action.choices.iter().map(|choice| choice.value.as_str()).collect();
         assert_eq!(words, ["allow", "deny"]);
+    }
+
+    #[test]
+    fn defaults_and_limits_are_said() {
+        let protocol = find("service.spec.addresses.protocol").unwrap();
+        assert_eq!((protocol.default, protocol.required), (Some(Value::from("tcp")), false));
+        assert_eq!(find("service.spec.members.endpoints.port").unwrap().limits, ["1 to 65535"]);
+        let name = find("policy.metadata.name").unwrap();
+        assert!(name.required && name.limits[0] == "at most 253 characters", "{:?}", name.limits);
+        assert_eq!(find("namespace.spec.observeUntil").unwrap().limits, ["a point in time (RFC 3339)"]);
+        assert_eq!(find("policy.spec.reason").unwrap().default, None);
     }
 
     #[test]
