@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod api;
 mod bench;
 mod check;
 mod full;
@@ -62,6 +63,15 @@ enum Verb {
     },
     /// The tour and the kernel's tests on other kernels, in virtual machines; ends with `N passed, N failed` (root)
     Kernels(kernels::Options),
+    /// Asks a real server what its OpenAPI document allows and what it forbids; part of `./x test`
+    Api {
+        /// Cases of each operation and phase
+        #[arg(long)]
+        examples: Option<u32>,
+        /// Another seed, other requests
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Measures: `handshake`, `agent`, `profile` (root) or `policy`
     Bench(bench::Args),
     /// Writes the generated files anew
@@ -100,6 +110,7 @@ fn run(args: Args) -> Result<bool> {
         Verb::Dev { rest } => Err(step::cargo(&["run", "-q", "-p", "stolos", "--", "dev"]).args(rest).replaces_us()),
         Verb::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds),
         Verb::Kernels(options) => kernels::kernels(&options),
+        Verb::Api { examples, seed } => suite::api(examples, seed),
         Verb::Bench(args) => bench::bench(&args),
         Verb::Codegen => suite::golden(true),
         Verb::Golden { accept } => suite::golden(accept),

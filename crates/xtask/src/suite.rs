@@ -1,11 +1,11 @@
-//! `test`, `demo` and `golden`.
+//! `test`, `api`, `demo` and `golden`.
 
 use std::time::Instant;
 
 use anyhow::Result;
 
 use crate::step::{Tally, cargo, program, target_dir};
-use crate::{check, step};
+use crate::{api, check, step};
 
 /// Everything; the last line is the sum.
 pub(crate) fn test() -> Result<bool> {
@@ -16,13 +16,20 @@ pub(crate) fn test() -> Result<bool> {
     tally.add(Tally::one(built));
     tally.add(cargo(&["test", "--workspace", "--no-fail-fast"]).tally()?);
     if built {
+        tally.add(api::fuzz(None, None)?);
         tally.add(program(target_dir().join("debug/demo"), &["--check"]).tally()?);
     } else {
-        eprintln!("x: no demo, because the programs do not build");
+        eprintln!("x: no fuzzing of the API and no demo, because the programs do not build");
     }
     eprintln!("x: took {} s", start.elapsed().as_secs());
     println!("{} passed, {} failed", tally.passed, tally.failed);
     Ok(tally.failed == 0)
+}
+
+/// Builds the server and fuzzes its API.
+pub(crate) fn api(examples: Option<u32>, seed: Option<u64>) -> Result<bool> {
+    let built = cargo(&["build", "-p", "stolos"]).succeeds()?;
+    Ok(built && api::fuzz(examples, seed)?.failed == 0)
 }
 
 /// Builds and runs the demo.
