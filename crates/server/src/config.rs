@@ -100,8 +100,10 @@ impl ServerFile {
 pub struct Paths {
     /// `server.yaml`.
     pub config: PathBuf,
-    /// The database, with all secrets but the operator's.
+    /// The database, with all secrets but the operator's; sealed under the key file.
     pub database: PathBuf,
+    /// The key file.
+    pub seal_key: PathBuf,
     /// The operator's credentials.
     pub admin: PathBuf,
     /// The authority's certificate, for anybody.
@@ -114,6 +116,7 @@ impl Paths {
         Self {
             config: data.join("server.yaml"),
             database: data.join("stolos.db"),
+            seal_key: data.join("seal.key"),
             admin: data.join("admin.yaml"),
             authority: data.join("ca.pem"),
         }

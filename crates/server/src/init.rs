@@ -20,7 +20,8 @@ use store::url::StoreUrl;
 use store::{Store, StoreError};
 
 use crate::config::{Paths, ServerFile};
-use crate::secret;
+use crate::secret::{self, SecretError};
+use crate::vault::Vault;
 
 /// What a new control plane is to be.
 #[derive(Clone, Debug)]
@@ -79,13 +80,16 @@ pub enum InitError {
     /// The database could not be made.
     #[error("the database cannot be made")]
     Store(#[from] StoreError),
+    /// The key file could not be made, or nothing be sealed under it.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The first document could not be written.
     #[error("the root namespace cannot be written")]
     Write(#[from] WriteError),
 }
 
-/// Makes the directory (0700), the authority, the server's and the operator's certificates, the sealing key, and the
-/// database with the root namespace. Never overwrites anything.
+/// Makes the directory (0700), the authority, the server's and the operator's certificates, the sealing key, the key file,
+/// and the database with the root namespace. Never overwrites anything.
 pub async fn init(options: &InitOptions) -> Result<InitReport, InitError> {
     let now = options.now;
     if options.names.is_empty() {
@@ -102,9 +106,10 @@ pub async fn init(options: &InitOptions) -> Result<InitReport, InitError> {
     let paths = Paths::of(&options.data);
     // Made first with its mode, so that SQLite never makes it readable for others.
     write_file(&paths.database, 0o600, "")?;
+    let vault = Vault::generate(&paths.seal_key).map_err(SecretError::from)?;
     let store = Store::open(&StoreUrl::sqlite(&paths.database)).await?;
     let mut write = store.begin().await?;
-    secret::put(&mut write, &authority, &server, &seal_key).await?;
+    secret::put(&mut write, &vault, &authority, &server, &seal_key).await?;
     write.put(&root_namespace(), Precondition::None, now).await?;
     write.commit().await?;
     store.close().await;

@@ -24,6 +24,7 @@ pub mod place;
 pub mod registry;
 pub mod secret;
 pub mod slots;
+pub mod vault;
 pub mod view;
 
 use std::io;
@@ -93,9 +94,12 @@ impl Server {
         let domain =
             TrustDomain::new(&file.trust_domain).map_err(|e| BindError::TrustDomain(file.trust_domain.clone(), e))?;
         let store = Store::open(&StoreUrl::sqlite(Paths::of(&config.data).database)).await?;
-        let registry = Registry::open(store.clone(), domain.as_str(), config.clock.clone(), config.limits).await?;
+        // Before anything else is read or written: who has not the key file has no business with the database.
+        let vault = Arc::new(secret::unlock(&store, &Paths::of(&config.data).seal_key).await?);
+        let secrets = secret::load(&store, &vault, domain.clone()).await?;
+        let registry =
+            Registry::open(store.clone(), vault, domain.as_str(), config.clock.clone(), config.limits).await?;
         let flows = Flows::open(store.clone()).await?;
-        let secrets = secret::load(&store, domain).await?;
         let tls = listener::tls(&secrets, config.clock.clone()).map_err(BindError::Tls)?;
         let wanted = config.listen.unwrap_or(file.listen);
         let listen_failed = |e| BindError::Listen(wanted, e);

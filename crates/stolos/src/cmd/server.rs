@@ -6,6 +6,7 @@ use std::path::Path;
 
 use server::config::{Config, ConfigError};
 use server::init::{InitError, InitOptions, init};
+use server::secret::SecretError;
 use server::{BindError, Server};
 
 use crate::args::{Output, ServerInit, ServerRun, ServerVerb};
@@ -73,7 +74,7 @@ pub(crate) fn init_failed(error: &InitError) -> Failure {
         InitError::NoName | InitError::TrustDomain(..) | InitError::Issue(_) => {
             Failure::usage(C::USAGE, chain(error), "check --name and --trust-domain; nothing was made")
         }
-        InitError::Seal(_) | InitError::Store(_) | InitError::Write(_) => Failure::new(
+        InitError::Seal(_) | InitError::Secret(_) | InitError::Store(_) | InitError::Write(_) => Failure::new(
             C::DIRECTORY_UNFIT,
             chain(error),
             "remove what was left in the directory, and check its room and rights",
@@ -104,6 +105,11 @@ pub(crate) fn bind_failed(error: &BindError, data: &Path) -> Failure {
         BindError::Config(ConfigError::Invalid { .. }) | BindError::TrustDomain(..) => {
             Failure::new(C::DIRECTORY_UNFIT, chain(error), "mend server.yaml and start again")
         }
+        BindError::Secret(SecretError::Vault(_)) => Failure::new(
+            C::DIRECTORY_UNFIT,
+            chain(error),
+            "put back the seal.key that belongs to this database, mode 0600; nothing was changed",
+        ),
         BindError::Store(_) | BindError::Secret(_) | BindError::Tls(_) | BindError::Registry(_) => Failure::new(
             C::DIRECTORY_UNFIT,
             format!("{}: {}", data.display(), chain(error)),
