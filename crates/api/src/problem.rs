@@ -59,6 +59,7 @@ kinds! {
     ROOT_FIXED = "A3025", 409, false, "the root namespace cannot be deleted";
     ROTATION_BUSY = "A3026", 409, true, "a key rotation is still under way";
     OUTCOME_UNKNOWN = "A3050", 500, false, "it is not known whether the write took place";
+    STANDBY = "A3051", 503, true, "this server stands by";
 }
 
 /// Finds a kind of problem by its code.

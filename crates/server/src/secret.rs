@@ -21,6 +21,8 @@ const AUTHORITY_KEY: &str = "authority-key";
 const SERVER: &str = "server-certificate";
 const SERVER_KEY: &str = "server-key";
 const SEAL_KEY: &str = "seal-key";
+/// The trust domain that all of it is for.
+const TRUST_DOMAIN: &str = "trust-domain";
 /// Every space whose records are sealed.
 const SEALED_SPACES: [&str; 2] = [SPACE, FLEET_KEYS];
 
@@ -50,6 +52,14 @@ pub enum SecretError {
     /// The key file, or what is sealed under it.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// They belong to another trust domain.
+    #[error("the database's control plane is for the trust domain {stored}, and not for {wanted}")]
+    OtherTrustDomain {
+        /// The database's.
+        stored: String,
+        /// What was asked for.
+        wanted: TrustDomain,
+    },
     /// The database failed.
     #[error("the database failed")]
     Store(#[from] StoreError),
@@ -70,23 +80,69 @@ pub(crate) async fn put(
         (SERVER, server.certificate.as_ref()),
         (SERVER_KEY, server.key_pem.as_bytes()),
         (SEAL_KEY, seal_key),
+        (TRUST_DOMAIN, authority.trust_domain().as_str().as_bytes()),
     ] {
         write.put_record(SPACE, key, &vault.seal(SPACE, key, value)?).await?;
     }
     Ok(())
 }
 
-/// Reads them.
-pub(crate) async fn load(store: &Store, vault: &Vault, trust_domain: TrustDomain) -> Result<Secrets, SecretError> {
+/// Writes the certificate of one more server, which has names of its own.
+pub(crate) async fn put_server(
+    write: &mut Transaction,
+    vault: &Vault,
+    names: &[String],
+    server: &Credential,
+) -> Result<(), SecretError> {
+    for (key, value) in [(SERVER, server.certificate.as_ref()), (SERVER_KEY, server.key_pem.as_bytes())] {
+        let key = of_names(key, names);
+        write.put_record(SPACE, &key, &vault.seal(SPACE, &key, value)?).await?;
+    }
+    Ok(())
+}
+
+fn of_names(key: &str, names: &[String]) -> String {
+    format!("{key} {}", names.join(","))
+}
+
+/// Whether a database holds a control plane, as this transaction sees it.
+pub(crate) async fn are_there(write: &mut Transaction) -> Result<bool, StoreError> {
+    Ok(write.record(SPACE, AUTHORITY).await?.is_some())
+}
+
+/// The trust domain that they are for; a database from before it was stored has none.
+pub(crate) async fn trust_domain(store: &Store, vault: &Vault) -> Result<Option<String>, SecretError> {
+    let Some(sealed) = store.record(SPACE, TRUST_DOMAIN).await? else { return Ok(None) };
+    let opened = vault.open(SPACE, TRUST_DOMAIN, &sealed)?.to_vec();
+    String::from_utf8(opened).map(Some).map_err(|_| SecretError::Damaged(TRUST_DOMAIN))
+}
+
+/// Reads them; `names` are those of this server.
+pub(crate) async fn load(
+    store: &Store,
+    vault: &Vault,
+    trust_domain: TrustDomain,
+    names: &[String],
+) -> Result<Secrets, SecretError> {
     let authority = authority(store, vault, trust_domain).await?;
     let seal_key = SealKey::load(&get(store, vault, SEAL_KEY).await?).map_err(SecretError::Seal)?;
-    let certificate = CertificateDer::from(get(store, vault, SERVER).await?.to_vec());
-    let key = get(store, vault, SERVER_KEY).await?;
+    let certificate = CertificateDer::from(get_own(store, vault, SERVER, names).await?.to_vec());
+    let key = get_own(store, vault, SERVER_KEY, names).await?;
     let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| SecretError::Damaged(SERVER_KEY))?;
     Ok(Secrets { authority, seal_key, certificate, key })
 }
 
-async fn authority(store: &Store, vault: &Vault, trust_domain: TrustDomain) -> Result<Authority, SecretError> {
+/// Who signs certificates.
+pub(crate) async fn authority(
+    store: &Store,
+    vault: &Vault,
+    trust_domain: TrustDomain,
+) -> Result<Authority, SecretError> {
+    if let Some(stored) = self::trust_domain(store, vault).await?
+        && stored != trust_domain.as_str()
+    {
+        return Err(SecretError::OtherTrustDomain { stored, wanted: trust_domain });
+    }
     let root = CertificateDer::from(get(store, vault, AUTHORITY).await?.to_vec());
     let key = get(store, vault, AUTHORITY_KEY).await?;
     let key = std::str::from_utf8(&key).map_err(|_| SecretError::Damaged(AUTHORITY_KEY))?;
@@ -96,6 +152,20 @@ async fn authority(store: &Store, vault: &Vault, trust_domain: TrustDomain) -> R
 async fn get(store: &Store, vault: &Vault, key: &'static str) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let sealed = store.record(SPACE, key).await?.ok_or(SecretError::Missing(key))?;
     Ok(vault.open(SPACE, key, &sealed)?)
+}
+
+/// What was stored for a server of these names, else what `init` made.
+async fn get_own(
+    store: &Store,
+    vault: &Vault,
+    key: &'static str,
+    names: &[String],
+) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    let own = of_names(key, names);
+    match store.record(SPACE, &own).await? {
+        Some(sealed) => Ok(vault.open(SPACE, &own, &sealed)?),
+        None => get(store, vault, key).await,
+    }
 }
 
 /// Loads the key file of a data directory. A database from before there were key files gets one, and is sealed.
@@ -180,7 +250,7 @@ mod tests {
 
     async fn loads(store: &Store, path: &Path) -> Result<(), SecretError> {
         let vault = unlock(store, path).await?;
-        load(store, &vault, TrustDomain::new("example.org").unwrap()).await.map(drop)
+        load(store, &vault, TrustDomain::new("example.org").unwrap(), &[]).await.map(drop)
     }
 
     #[tokio::test]
@@ -189,7 +259,7 @@ mod tests {
         let (store, path) = from_before(directory.path()).await;
         loads(&store, &path).await.unwrap();
         let stored = [store.records(SPACE).await.unwrap(), store.records(FLEET_KEYS).await.unwrap()].concat();
-        assert_eq!(stored.len(), 6);
+        assert_eq!(stored.len(), 7);
         assert!(stored.iter().all(|(_, value)| vault::is_sealed(value)));
         loads(&store, &path).await.unwrap();
         let again = [store.records(SPACE).await.unwrap(), store.records(FLEET_KEYS).await.unwrap()].concat();

@@ -48,6 +48,19 @@ async fn the_database_alone_opens_nothing() {
 }
 
 #[tokio::test]
+async fn a_file_has_one_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    init(&options(&data)).await.unwrap();
+    let first = Server::bind(Config::new(&data)).await.unwrap();
+    let second = Server::bind(Config::new(&data)).await.unwrap_err();
+    assert!(matches!(second, BindError::Busy(_)), "{second}");
+    assert!(second.to_string().starts_with("another server runs on "), "{second}");
+    drop(first);
+    Server::bind(Config::new(&data)).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_control_plane_is_never_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     init(&options(dir.path().join("data"))).await.unwrap();
