@@ -65,6 +65,7 @@ kinds! {
     TOO_DEEP = "A3031", 400, false, "the body is nested too deeply";
     BAD_LABEL_SELECTOR = "A3032", 422, false, "the label selector cannot be read";
     OUTCOME_UNKNOWN = "A3050", 500, false, "it is not known whether the write took place";
+    STANDBY = "A3051", 503, true, "this server stands by";
 }
 
 /// Finds a kind of problem by its code.

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use identity::authority::Authority;
 use identity::ids::NodeId;
 use identity::spiffe_id::Role;
 use identity::verify::{Leaf, Verified, VerifyError, verify_client};
+use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
-
-use crate::control::Control;
 
 /// Who is at the other end of a connection. In the extensions of every request, REST and gRPC.
 #[derive(Clone, Debug)]
@@ -64,11 +64,15 @@ impl Node {
 }
 
 /// Makes a caller out of the certificates that a client has presented.
-pub(crate) fn caller(control: &Control, presented: Option<&[CertificateDer<'_>]>) -> Result<Caller, VerifyError> {
+pub(crate) fn caller(
+    authority: &Authority,
+    presented: Option<&[CertificateDer<'_>]>,
+    now: Timestamp,
+) -> Result<Caller, VerifyError> {
     let Some(leaf) = presented.and_then(|chain| chain.first()) else {
         return Ok(Caller::Anonymous);
     };
-    let proof = verify_client(leaf, control.authority.root(), control.trust_domain(), control.now())?;
+    let proof = verify_client(leaf, authority.root(), authority.trust_domain(), now)?;
     let proof = Arc::new(proof);
     match proof.get().id.role() {
         Role::Admin(name) => Ok(Caller::Admin(Admin { name: name.into(), proof })),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use store::url::{StoreUrl, StoreUrlError};
 
 use crate::clock::{self, Clock};
 use crate::registry::Limits;
@@ -16,6 +17,8 @@ pub const DEFAULT_PORT: u16 = 7443;
 pub struct Config {
     /// The directory that `server init` made.
     pub data: PathBuf,
+    /// The database, instead of the one that `server.yaml` names.
+    pub store: Option<StoreUrl>,
     /// Listens here instead of where `server init` was told.
     pub listen: Option<SocketAddr>,
     /// How it tells the time.
@@ -27,7 +30,7 @@ pub struct Config {
 impl Config {
     /// The server of a data directory, by the machine's clock.
     pub fn new(data: impl Into<PathBuf>) -> Self {
-        Self { data: data.into(), listen: None, clock: clock::system(), limits: Limits::default() }
+        Self { data: data.into(), store: None, listen: None, clock: clock::system(), limits: Limits::default() }
     }
 }
 
@@ -47,6 +50,9 @@ pub struct ServerFile {
     pub listen: SocketAddr,
     /// Names and addresses that its certificate is for; the first one is what others are told.
     pub names: Vec<String>,
+    /// The database, as in `postgres://stolos@db.example.net/stolos`; `stolos.db` in this directory unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
 }
 
 /// Why `server.yaml` cannot be used.
@@ -79,10 +85,19 @@ impl ServerFile {
             }
             Err(e) => return Err(ConfigError::Io(path, e)),
         };
-        let read = serde_saphyr::from_str(&text).map_err(|e| e.to_string());
+        let read = serde_saphyr::from_str(&text).map_err(|e| e.without_snippet().to_string());
         let named = |file: Self| if file.names.is_empty() { Err("`names` is empty".to_owned()) } else { Ok(file) };
-        let file = read.and_then(named).map_err(|why| ConfigError::Invalid { path, why })?;
+        let file: Self = read.and_then(named).map_err(|why| ConfigError::Invalid { path: path.clone(), why })?;
+        file.store_url(data).map_err(|e| ConfigError::Invalid { path, why: e.to_string() })?;
         Ok(file)
+    }
+
+    /// Its database.
+    pub fn store_url(&self, data: &Path) -> Result<StoreUrl, StoreUrlError> {
+        match &self.store {
+            Some(url) => url.parse(),
+            None => Ok(StoreUrl::sqlite(Paths::of(data).database)),
+        }
     }
 
     /// What others reach it by, with the port that it listens on.
@@ -100,8 +115,10 @@ impl ServerFile {
 pub struct Paths {
     /// `server.yaml`.
     pub config: PathBuf,
-    /// The database, with all secrets but the operator's.
+    /// The database, with all secrets but the operator's; sealed under the key file.
     pub database: PathBuf,
+    /// The key file.
+    pub seal_key: PathBuf,
     /// The operator's credentials.
     pub admin: PathBuf,
     /// The authority's certificate, for anybody.
@@ -114,6 +131,7 @@ impl Paths {
         Self {
             config: data.join("server.yaml"),
             database: data.join("stolos.db"),
+            seal_key: data.join("seal.key"),
             admin: data.join("admin.yaml"),
             authority: data.join("ca.pem"),
         }
@@ -130,9 +148,32 @@ mod tests {
             trust_domain: "a".into(),
             listen: "[::]:7443".parse().expect("an address"),
             names: vec![name.into()],
+            store: None,
         };
         assert_eq!(file("fd00::1").url(7443), "https://[fd00::1]:7443");
         assert_eq!(file("10.0.0.1").url(1), "https://10.0.0.1:1");
         assert_eq!(file("stolos.example").url(7443), "https://stolos.example:7443");
+    }
+
+    #[test]
+    fn a_password_in_the_url_is_never_shown() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let shown = |store: &str, more: &str| {
+            let text = format!("trustDomain: a\nlisten: 127.0.0.1:7443\nnames: [a]\nstore: \"{store}\"\n{more}");
+            std::fs::write(Paths::of(directory.path()).config, text).expect("written");
+            ServerFile::load(directory.path())
+                .map(|file| file.store_url(directory.path()))
+                .map_or_else(|error| format!("{error} {error:?}"), |url| format!("{url:?}"))
+        };
+        for (store, more) in [
+            ("postgres://stolos:s3cr3t@db/stolos", ""),
+            ("postgres://stolos:s3cr3t@db", ""),
+            ("mysql://stolos:s3cr3t@db/stolos", ""),
+            ("postgres://stolos:s3cr3t@db/stolos", "unknown: 1\n"),
+            ("postgres://stolos:s3cr3t@db/stolos", "store: again\n"),
+        ] {
+            let shown = shown(store, more);
+            assert!(!shown.contains("s3cr3t"), "{shown}");
+        }
     }
 }

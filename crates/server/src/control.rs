@@ -21,15 +21,15 @@ pub struct Control {
     /// All documents.
     pub store: Store,
     /// Who signs certificates.
-    pub authority: Authority,
+    pub authority: Arc<Authority>,
     /// Who seals states.
-    pub seal_key: SealKey,
+    pub seal_key: Arc<SealKey>,
     /// What operators and nodes dial.
     pub url: String,
     /// How it tells the time.
     pub clock: Clock,
     /// What is counted.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// The fleet, and what agents report of it.
     pub registry: Registry,
     /// What agents report of connections.

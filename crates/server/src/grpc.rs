@@ -26,7 +26,7 @@ pub(crate) fn routes(control: &Shared) -> Routes {
 }
 
 /// A refusal as gRPC tells it: `CODE: sentence`, and the code in the metadata.
-fn refusal(grpc: tonic::Code, refused: &Refused) -> Status {
+pub(crate) fn refusal(grpc: tonic::Code, refused: &Refused) -> Status {
     let mut status = Status::new(grpc, format!("{}: {refused}", refused.code.id));
     if let Ok(value) = refused.code.id.parse() {
         status.metadata_mut().insert(CODE_KEY, value);

@@ -9,18 +9,19 @@ use std::path::{Path, PathBuf};
 use api::admin::AdminConfig;
 use api::kind::NAMESPACE;
 use api::object::{API_VERSION, Metadata, Object};
-use identity::authority::{Authority, IssueError, certificate_pem};
+use identity::authority::{Authority, Credential, IssueError, certificate_pem};
 use identity::fingerprint::Fingerprint;
 use identity::seal::{SealError, SealKey};
 use identity::spiffe_id::{SpiffeIdError, TrustDomain};
 use jiff::Timestamp;
 use serde_json::json;
 use store::document::{Precondition, WriteError};
-use store::url::StoreUrl;
+use store::url::{StoreUrl, StoreUrlError};
 use store::{Store, StoreError};
 
 use crate::config::{Paths, ServerFile};
-use crate::secret;
+use crate::secret::{self, SecretError};
+use crate::vault::Vault;
 
 /// What a new control plane is to be.
 #[derive(Clone, Debug)]
@@ -38,6 +39,11 @@ pub struct InitOptions {
     pub admin: String,
     /// When it happens.
     pub now: Timestamp,
+    /// The database, if it is not to be a file in the directory.
+    pub store: Option<String>,
+    /// The key file of a database that holds a control plane already: the directory becomes that of one more server of
+    /// it, in the database's trust domain, without an authority of its own.
+    pub seal_key: Option<PathBuf>,
 }
 
 /// What was made.
@@ -76,46 +82,118 @@ pub enum InitError {
     /// A file or directory could not be made.
     #[error("{} cannot be written", .0.display())]
     Io(PathBuf, #[source] io::Error),
+    /// The database's URL.
+    #[error(transparent)]
+    StoreUrl(#[from] StoreUrlError),
+    /// The database holds a control plane, and its key file was not given.
+    #[error("{0} holds a control plane already, which is never overwritten")]
+    Initialised(StoreUrl),
+    /// The key file of a control plane was given, and the database holds none.
+    #[error("{0} holds no control plane yet that the key file could belong to")]
+    NotInitialised(StoreUrl),
+    /// A file of this directory alone.
+    #[error("one more server needs a database that several can reach, and its URL")]
+    NotShared,
     /// The database could not be made.
     #[error("the database cannot be made")]
     Store(#[from] StoreError),
+    /// The key file could not be made, or nothing be sealed under it.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The first document could not be written.
     #[error("the root namespace cannot be written")]
     Write(#[from] WriteError),
 }
 
-/// Makes the directory (0700), the authority, the server's and the operator's certificates, the sealing key, and the
-/// database with the root namespace. Never overwrites anything.
+/// Makes the directory (0700), the authority, the server's and the operator's certificates, the sealing key, the key file,
+/// and the database with the root namespace. Never overwrites anything. With [`InitOptions::seal_key`], all of it but
+/// the certificates and the directory is there already.
 pub async fn init(options: &InitOptions) -> Result<InitReport, InitError> {
-    let now = options.now;
     if options.names.is_empty() {
         return Err(InitError::NoName);
     }
+    let paths = Paths::of(&options.data);
+    match (options.store.as_deref().map(str::parse::<StoreUrl>).transpose()?, &options.seal_key) {
+        (Some(url @ StoreUrl::Postgres(_)), Some(key)) => join(options, &url, key).await,
+        (_, Some(_)) => Err(InitError::NotShared),
+        (url, None) => found(options, &url.unwrap_or_else(|| StoreUrl::sqlite(&paths.database))).await,
+    }
+}
+
+/// A new control plane.
+async fn found(options: &InitOptions, url: &StoreUrl) -> Result<InitReport, InitError> {
+    let now = options.now;
     let domain =
         TrustDomain::new(&options.trust_domain).map_err(|e| InitError::TrustDomain(options.trust_domain.clone(), e))?;
     let authority = Authority::generate(domain, now).map_err(InitError::Issue)?;
-    let server = authority.issue_server(&certificate_names(&options.names), now).map_err(InitError::Issue)?;
-    let admin = authority.issue_admin(&options.admin, now).map_err(InitError::Issue)?;
+    let (server, admin) = issue(&authority, options)?;
     let (_, seal_key) = SealKey::generate().map_err(InitError::Seal)?;
-
-    make_directory(&options.data)?;
     let paths = Paths::of(&options.data);
-    // Made first with its mode, so that SQLite never makes it readable for others.
-    write_file(&paths.database, 0o600, "")?;
-    let store = Store::open(&StoreUrl::sqlite(&paths.database)).await?;
+    let store = match url {
+        StoreUrl::Sqlite(path) => {
+            make_directory(&options.data)?;
+            // Made first with its mode, so that SQLite never makes it readable for others.
+            write_file(path, 0o600, "")?;
+            Store::open(url).await?
+        }
+        StoreUrl::Postgres(_) => {
+            let store = Store::open(url).await?;
+            if secret::are_there(&mut store.begin().await?).await? {
+                return Err(InitError::Initialised(url.clone()));
+            }
+            make_directory(&options.data)?;
+            store
+        }
+    };
+    let vault = Vault::generate(&paths.seal_key).map_err(SecretError::from)?;
     let mut write = store.begin().await?;
-    secret::put(&mut write, &authority, &server, &seal_key).await?;
+    if secret::are_there(&mut write).await? {
+        return Err(InitError::Initialised(url.clone()));
+    }
+    secret::put(&mut write, &vault, &authority, &server, &seal_key).await?;
     write.put(&root_namespace(), Precondition::None, now).await?;
     write.commit().await?;
     store.close().await;
+    write_files(options, &authority, &admin)
+}
 
-    let file =
-        ServerFile { trust_domain: options.trust_domain.clone(), listen: options.listen, names: options.names.clone() };
+/// One more server of the control plane that a database holds.
+async fn join(options: &InitOptions, url: &StoreUrl, key: &Path) -> Result<InitReport, InitError> {
+    let vault = Vault::load(key).map_err(SecretError::from)?;
+    let store = Store::open(url).await?;
+    if !secret::are_there(&mut store.begin().await?).await? {
+        return Err(InitError::NotInitialised(url.clone()));
+    }
+    // Opened by the key, or nothing is made.
+    let stored = secret::trust_domain(&store, &vault).await?.unwrap_or_else(|| options.trust_domain.clone());
+    let domain = TrustDomain::new(&stored).map_err(|e| InitError::TrustDomain(stored, e))?;
+    let authority = secret::authority(&store, &vault, domain).await?;
+    let (server, admin) = issue(&authority, options)?;
+    make_directory(&options.data)?;
+    let vault = Vault::copy(key, &Paths::of(&options.data).seal_key).map_err(SecretError::from)?;
+    let mut write = store.begin().await?;
+    secret::put_server(&mut write, &vault, &options.names, &server).await?;
+    write.commit().await?;
+    store.close().await;
+    write_files(options, &authority, &admin)
+}
+
+/// The server's and the operator's certificates.
+fn issue(authority: &Authority, options: &InitOptions) -> Result<(Credential, Credential), InitError> {
+    let server = authority.issue_server(&certificate_names(&options.names), options.now).map_err(InitError::Issue)?;
+    Ok((server, authority.issue_admin(&options.admin, options.now).map_err(InitError::Issue)?))
+}
+
+fn write_files(options: &InitOptions, authority: &Authority, admin: &Credential) -> Result<InitReport, InitError> {
+    let paths = Paths::of(&options.data);
+    let trust_domain = authority.trust_domain().as_str().to_owned();
+    let (names, store) = (options.names.clone(), options.store.clone());
+    let file = ServerFile { trust_domain: trust_domain.clone(), listen: options.listen, names, store };
     let url = file.url(options.listen.port());
     let ca = certificate_pem(authority.root());
     let config = AdminConfig {
         server: url.clone(),
-        trust_domain: options.trust_domain.clone(),
+        trust_domain,
         ca: ca.clone(),
         certificate: certificate_pem(&admin.certificate),
         key: admin.key_pem.to_string(),
@@ -160,8 +238,9 @@ fn root_namespace() -> Object {
 fn server_yaml(file: &ServerFile) -> String {
     let text = |value: &str| serde_json::Value::from(value).to_string();
     let names: Vec<String> = file.names.iter().map(|name| text(name)).collect();
+    let store = file.store.iter().map(|url| format!("store: {}\n", text(url))).collect::<String>();
     format!(
-        "# What the server runs with; read at start.\ntrustDomain: {}\nlisten: {}\nnames: [{}]\n",
+        "# What the server runs with; read at start.\ntrustDomain: {}\nlisten: {}\nnames: [{}]\n{store}",
         text(&file.trust_domain),
         text(&file.listen.to_string()),
         names.join(", ")

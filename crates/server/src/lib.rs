@@ -24,28 +24,34 @@ pub mod place;
 pub mod registry;
 pub mod secret;
 pub mod slots;
+mod standby;
+mod turn;
+pub mod vault;
 pub mod view;
 
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use identity::spiffe_id::{SpiffeIdError, TrustDomain};
-use rustls::ServerConfig;
-use store::url::StoreUrl;
-use store::{Store, StoreError};
+use store::Store;
+pub use store::StoreError;
+pub use store::url::{StoreUrl, StoreUrlError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::config::{Config, ConfigError, Paths, ServerFile};
-use crate::control::{Control, Shared};
-use crate::flows::Flows;
-use crate::listener::Routers;
+use crate::control::Shared;
+use crate::listener::Gate;
 use crate::metrics::Metrics;
-use crate::registry::{Registry, RegistryError};
+use crate::registry::RegistryError;
 use crate::secret::SecretError;
+use crate::standby::Serving;
+pub use crate::turn::LEASE_TIME;
 
 /// The control plane.
 #[derive(Debug)]
@@ -54,10 +60,18 @@ pub struct Server;
 /// A server that listens and does not serve yet.
 pub struct Bound {
     listener: TcpListener,
-    tls: ServerConfig,
-    routers: Routers,
-    control: Shared,
+    gate: Gate,
+    server: turn::Server,
+    turn: Turn,
     address: SocketAddr,
+}
+
+/// When a server serves.
+enum Turn {
+    /// Always: nobody else reaches the database.
+    Always { control: Shared, _lock: File },
+    /// While it holds the lease.
+    Leased,
 }
 
 /// Why a server cannot start.
@@ -69,6 +83,15 @@ pub enum BindError {
     /// The trust domain in `server.yaml`.
     #[error("`{0}` in server.yaml is no trust domain")]
     TrustDomain(String, #[source] SpiffeIdError),
+    /// The database's URL.
+    #[error(transparent)]
+    StoreUrl(#[from] StoreUrlError),
+    /// A SQLite file that another process serves.
+    #[error("another server runs on {}", .0.display())]
+    Busy(PathBuf),
+    /// The lock beside a SQLite file.
+    #[error("{} cannot be locked", .0.display())]
+    Lock(PathBuf, #[source] io::Error),
     /// The database.
     #[error("the database cannot be opened")]
     Store(#[from] StoreError),
@@ -92,30 +115,38 @@ impl Server {
         let file = ServerFile::load(&config.data)?;
         let domain =
             TrustDomain::new(&file.trust_domain).map_err(|e| BindError::TrustDomain(file.trust_domain.clone(), e))?;
-        let store = Store::open(&StoreUrl::sqlite(Paths::of(&config.data).database)).await?;
-        let registry = Registry::open(store.clone(), domain.as_str(), config.clock.clone(), config.limits).await?;
-        let flows = Flows::open(store.clone()).await?;
-        let secrets = secret::load(&store, domain).await?;
+        let url = config.store.map_or_else(|| file.store_url(&config.data), Ok)?;
+        let lock = match &url {
+            StoreUrl::Sqlite(path) => Some(turn::lock(path)?),
+            StoreUrl::Postgres(_) => None,
+        };
+        let store = Store::open(&url).await?;
+        // Before anything else is read or written: who has not the key file has no business with the database.
+        let vault = Arc::new(secret::unlock(&store, &Paths::of(&config.data).seal_key).await?);
+        let secrets = secret::load(&store, &vault, domain.clone(), &file.names).await?;
         let tls = listener::tls(&secrets, config.clock.clone()).map_err(BindError::Tls)?;
         let wanted = config.listen.unwrap_or(file.listen);
         let listen_failed = |e| BindError::Listen(wanted, e);
         let listener = TcpListener::bind(wanted).await.map_err(listen_failed)?;
         let address = listener.local_addr().map_err(listen_failed)?;
-        let control = Arc::new(Control {
-            store,
-            authority: secrets.authority,
-            seal_key: secrets.seal_key,
+        let server = turn::Server {
+            store: store.clone(),
+            vault,
+            authority: Arc::new(secrets.authority),
+            seal_key: Arc::new(secrets.seal_key),
+            domain,
             url: file.url(address.port()),
-            clock: config.clock,
-            metrics: Metrics::new(),
-            registry,
-            flows,
-            streams: TaskTracker::new(),
-            stopping: CancellationToken::new(),
-        });
-        let grpc = grpc::routes(&control).into_axum_router();
-        let routers = Routers { rest: http::router(control.clone()), grpc };
-        Ok(Bound { listener, tls, routers, control, address })
+            clock: config.clock.clone(),
+            limits: config.limits,
+            metrics: Arc::new(Metrics::new()),
+        };
+        let (authority, metrics) = (server.authority.clone(), server.metrics.clone());
+        let gate = Gate { tls, authority, clock: config.clock, metrics };
+        let turn = match lock {
+            Some(lock) => Turn::Always { control: server.control(store).await?, _lock: lock },
+            None => Turn::Leased,
+        };
+        Ok(Bound { listener, gate, server, turn, address })
     }
 }
 
@@ -125,26 +156,38 @@ impl Bound {
         self.address
     }
 
-    /// What all parts share, for tests.
-    pub fn control(&self) -> &Shared {
-        &self.control
+    /// What all parts share, for tests. `None` where it has to wait for its turn.
+    pub fn control(&self) -> Option<&Shared> {
+        match &self.turn {
+            Turn::Always { control, .. } => Some(control),
+            Turn::Leased => None,
+        }
     }
 
-    /// Serves until cancelled, then lets running requests end.
+    /// Serves, or stands by while another server on the same database does, until cancelled; then lets running requests
+    /// end.
     pub async fn run(self, cancel: CancellationToken) {
-        info!(address = %self.address, url = %self.control.url, "serving");
-        let stopping = self.control.stopping.clone();
-        let served = listener::serve(self.listener, self.tls, self.routers, self.control.clone());
-        let stopped = async {
-            cancel.cancelled().await;
-            info!("stopping");
-            stopping.cancel();
-        };
-        let registry = &self.control.registry;
-        tokio::join!(served, stopped, registry.follow(&stopping), registry.write_statuses(&stopping));
-        self.control.streams.close();
-        self.control.streams.wait().await;
-        self.control.store.close().await;
+        let Self { listener, gate, server, turn, address } = self;
+        info!(%address, url = %server.url, "listening");
+        match turn {
+            Turn::Always { control, _lock } => {
+                let role = ArcSwap::from_pointee(turn::serving(&control));
+                let mine = role.load_full();
+                info!(url = %server.url, "serving");
+                tokio::join!(listener::serve(listener, gate, &role, &cancel), turn::serve(&control, &mine, &cancel));
+                server.store.close().await;
+            }
+            Turn::Leased => {
+                let serving = Serving::default();
+                let role = ArcSwap::from_pointee(turn::stand_by(&serving));
+                let turns = server.take_turns(&role, &serving, &cancel);
+                tokio::join!(listener::serve(listener, gate, &role, &cancel), turns);
+                let last = role.load_full();
+                last.over.cancel();
+                last.drained().await;
+                server.store.close().await;
+            }
+        }
     }
 }
 

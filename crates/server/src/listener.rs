@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use identity::authority::Authority;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,8 +23,8 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use crate::authn::{self, Caller, PeerAddress};
-use crate::clock::TlsTime;
-use crate::control::Shared;
+use crate::clock::{Clock, TlsTime};
+use crate::metrics::Metrics;
 use crate::secret::Secrets;
 
 /// Most connections at once; more wait in the kernel's queue.
@@ -48,7 +50,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// TLS of the server: its certificate with the authority's (join tokens name that one's fingerprint), client
 /// certificates asked for but not demanded, no resumption.
-pub(crate) fn tls(secrets: &Secrets, clock: crate::clock::Clock) -> Result<ServerConfig, rustls::Error> {
+pub(crate) fn tls(secrets: &Secrets, clock: Clock) -> Result<ServerConfig, rustls::Error> {
     let mut roots = RootCertStore::empty();
     roots.add(secrets.authority.root().clone())?;
     let provider = api::tls::provider();
@@ -83,20 +85,52 @@ impl Routers {
     }
 }
 
-/// Accepts until cancelled, then lets running requests end within [`DRAIN_TIMEOUT`].
-pub(crate) async fn serve(listener: TcpListener, tls: ServerConfig, routers: Routers, control: Shared) {
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
+/// What the server is at the moment, to whoever connects: it serves, or it stands by.
+pub(crate) struct Role {
+    pub(crate) routers: Routers,
+    /// Cancelled when it is over: every connection ends.
+    pub(crate) over: CancellationToken,
+    /// Connections that were accepted meanwhile.
+    pub(crate) connections: TaskTracker,
+}
+
+impl Role {
+    /// A role that lasts until `over`.
+    pub(crate) fn new(routers: Routers, over: CancellationToken) -> Self {
+        Self { routers, over, connections: TaskTracker::new() }
+    }
+
+    /// Waits until it is over, then lets running requests end within [`DRAIN_TIMEOUT`].
+    pub(crate) async fn drained(&self) {
+        self.over.cancelled().await;
+        self.connections.close();
+        if tokio::time::timeout(DRAIN_TIMEOUT + HANDSHAKE_TIMEOUT, self.connections.wait()).await.is_err() {
+            warn!("connections were still open when the server stopped");
+        }
+    }
+}
+
+/// Whom the port lets in.
+pub(crate) struct Gate {
+    pub(crate) tls: ServerConfig,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Accepts until cancelled. Each connection is served by the role of its beginning.
+pub(crate) async fn serve(listener: TcpListener, gate: Gate, role: &ArcSwap<Role>, stop: &CancellationToken) {
+    let acceptor = TlsAcceptor::from(Arc::new(gate.tls.clone()));
+    let gate = Arc::new(gate);
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let anonymous = Arc::new(Semaphore::new(ANONYMOUS_MAX));
-    let tasks = TaskTracker::new();
-    let stopping = control.stopping.clone();
     loop {
         let slot = tokio::select! {
-            () = stopping.cancelled() => break,
+            () = stop.cancelled() => break,
             slot = slots.clone().acquire_owned() => slot,
         };
         let accepted = tokio::select! {
-            () = stopping.cancelled() => break,
+            () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
@@ -107,17 +141,12 @@ pub(crate) async fn serve(listener: TcpListener, tls: ServerConfig, routers: Rou
                 continue;
             }
         };
-        let (acceptor, routers, control) = (acceptor.clone(), routers.clone(), control.clone());
+        let (acceptor, gate, role) = (acceptor.clone(), gate.clone(), role.load_full());
         let anonymous = anonymous.clone();
-        tasks.spawn(async move {
+        role.clone().connections.spawn(async move {
             let _slot = slot;
-            connection(stream, peer, acceptor, routers, control, &anonymous).await;
+            connection(stream, peer, acceptor, &gate, &role, &anonymous).await;
         });
-    }
-    drop(listener);
-    tasks.close();
-    if tokio::time::timeout(DRAIN_TIMEOUT + HANDSHAKE_TIMEOUT, tasks.wait()).await.is_err() {
-        warn!("connections were still open when the server stopped");
     }
 }
 
@@ -125,8 +154,8 @@ async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     acceptor: TlsAcceptor,
-    routers: Routers,
-    control: Shared,
+    gate: &Gate,
+    role: &Role,
     anonymous: &Semaphore,
 ) {
     // Deltas and answers are small and awaited.
@@ -135,15 +164,15 @@ async fn connection(
     let stream = match handshake.map_err(|_| io::Error::from(io::ErrorKind::TimedOut)).flatten() {
         Ok(stream) => stream,
         Err(error) => {
-            control.metrics.handshake_failures.inc();
+            gate.metrics.handshake_failures.inc();
             debug!(%peer, %error, "TLS handshake failed");
             return;
         }
     };
-    let caller = match authn::caller(&control, stream.get_ref().1.peer_certificates()) {
+    let caller = match authn::caller(&gate.authority, stream.get_ref().1.peer_certificates(), (gate.clock)()) {
         Ok(caller) => caller,
         Err(error) => {
-            control.metrics.handshake_failures.inc();
+            gate.metrics.handshake_failures.inc();
             debug!(%peer, %error, "client certificate refused");
             return;
         }
@@ -154,7 +183,8 @@ async fn connection(
         (Caller::Anonymous, Err(_)) => return debug!(%peer, "too many connections without a certificate"),
         (Caller::Admin(_) | Caller::Node(_), _) => (None, None),
     };
-    control.metrics.connections.inc();
+    gate.metrics.connections.inc();
+    let routers = role.routers.clone();
     let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert::<Caller>(caller.clone());
@@ -162,12 +192,12 @@ async fn connection(
         routers.of(&request).oneshot(request)
     });
     let builder = http_builder();
-    let served = until_drained(builder.serve_connection(TokioIo::new(stream), service), &control.stopping);
+    let served = until_drained(builder.serve_connection(TokioIo::new(stream), service), &role.over);
     let served = tokio::time::timeout(limit.unwrap_or(Duration::MAX), served).await;
     if let Ok(Err(error)) = served {
         debug!(%peer, %error, "connection ended");
     }
-    control.metrics.connections.dec();
+    gate.metrics.connections.dec();
 }
 
 fn http_builder() -> auto::Builder<TokioExecutor> {

@@ -11,7 +11,7 @@ pub mod status;
 pub mod subscription;
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use api::kind::KINDS;
@@ -32,6 +32,7 @@ use self::subscription::Subscriptions;
 use crate::clock::Clock;
 use crate::fleet::Fleet;
 use crate::generations::Ring;
+use crate::vault::{Vault, VaultError};
 
 /// Numbers of classes: the top bit is the agents' (classes of external networks).
 const CLASS_MAX: u32 = 0x7FFF_FFFF;
@@ -83,6 +84,9 @@ pub enum RegistryError {
     /// A record of ours cannot be read.
     #[error("the stored record {0} cannot be read")]
     Record(String, #[source] serde_json::Error),
+    /// The fleet key does not open.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     /// The feed ended where it should not.
     #[error("the change feed cannot be followed")]
     Feed(#[source] WatchError),
@@ -94,6 +98,8 @@ pub enum RegistryError {
 /// See the module. Shared by all streams and routes.
 pub struct Registry {
     store: Store,
+    /// Seals the fleet key.
+    vault: Arc<Vault>,
     clock: Clock,
     limits: Limits,
     fleet: RwLock<Fleet>,
@@ -120,8 +126,14 @@ impl std::fmt::Debug for Registry {
 
 impl Registry {
     /// Reads everything from the store.
-    pub async fn open(store: Store, trust_domain: &str, clock: Clock, limits: Limits) -> Result<Self, RegistryError> {
-        let (fleet, position) = load(&store, trust_domain, clock()).await?;
+    pub async fn open(
+        store: Store,
+        vault: Arc<Vault>,
+        trust_domain: &str,
+        clock: Clock,
+        limits: Limits,
+    ) -> Result<Self, RegistryError> {
+        let (fleet, position) = load(&store, &vault, trust_domain, clock()).await?;
         let mut subscriptions = Subscriptions::default();
         for (node, expires) in subscription::load(&store).await? {
             subscriptions.restore(node, expires);
@@ -129,6 +141,7 @@ impl Registry {
         let changed = watch::Sender::new(fleet.revision());
         let registry = Self {
             store,
+            vault,
             clock,
             limits,
             fleet: RwLock::new(fleet),
@@ -302,7 +315,7 @@ impl Registry {
 
     async fn reload(&self) -> Result<(), RegistryError> {
         let trust_domain = self.fleet().trust_domain().to_owned();
-        let (fleet, position) = load(&self.store, &trust_domain, self.now()).await?;
+        let (fleet, position) = load(&self.store, &self.vault, &trust_domain, self.now()).await?;
         *self.fleet_mut() = fleet;
         self.position.send_replace(position);
         Ok(())
@@ -335,7 +348,12 @@ async fn service_id(store: &Store, key: &ObjectKey) -> Result<Option<u32>, Regis
 }
 
 /// The fleet as the store holds it, and the revision from which to follow.
-async fn load(store: &Store, trust_domain: &str, now: Timestamp) -> Result<(Fleet, Revision), RegistryError> {
+async fn load(
+    store: &Store,
+    vault: &Vault,
+    trust_domain: &str,
+    now: Timestamp,
+) -> Result<(Fleet, Revision), RegistryError> {
     let mut fleet = Fleet::new(trust_domain, now);
     let (objects, revision) = store.list(&Filter::default()).await?;
     for kind in KINDS {
@@ -352,7 +370,7 @@ async fn load(store: &Store, trust_domain: &str, now: Timestamp) -> Result<(Flee
             fleet.set_node_keys(node, Some(ring));
         }
     }
-    fleet.set_fleet_keys(key::load_fleet_ring(store).await?.unwrap_or_else(Ring::default));
+    fleet.set_fleet_keys(key::load_fleet_ring(store, vault).await?.unwrap_or_else(Ring::default));
     fleet.set_revision(revision.0);
     Ok((fleet, revision))
 }

@@ -46,6 +46,9 @@ fn fixtures() -> tempfile::TempDir {
     // Port 1 is nobody's: a server that is known and does not answer.
     let init = ["server", "init", "--data", "made", "--listen", "127.0.0.1:1"];
     assert_eq!(stolos(directory.path(), &init), (Some(0), String::new()));
+    let init = ["server", "init", "--data", "keyless", "--listen", "127.0.0.1:1"];
+    assert_eq!(stolos(directory.path(), &init), (Some(0), String::new()));
+    fs::remove_file(directory.path().join("keyless/seal.key")).expect("made by init");
     let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad-input");
     for entry in fs::read_dir(manifests).expect("the fixtures are part of the repository") {
         let path = entry.expect("it can be listed").path();

@@ -35,13 +35,15 @@ impl Running {
             listen: "127.0.0.1:0".parse().expect("an address"),
             names: vec!["127.0.0.1".into()],
             admin: "root".into(),
+            store: None,
+            seal_key: None,
             now: Timestamp::now() + off,
         };
         init(&options).await.expect("made");
         let clock = std::sync::Arc::new(move || Timestamp::now() + off);
         let bound = Server::bind(Config { clock, ..Config::new(data) }).await.expect("bound");
         let url = format!("https://127.0.0.1:{}", bound.address().port());
-        let control = bound.control().clone();
+        let control = bound.control().expect("alone on its file").clone();
         let cancel = CancellationToken::new();
         let task = tokio::spawn(bound.run(cancel.clone()));
         let running = Self { dir, control, url, cancel, task };

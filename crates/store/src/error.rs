@@ -22,6 +22,9 @@ pub enum StoreError {
     /// Another process has moved the revision although this one held it. Nothing was written.
     #[error("the revision was changed by a writer that does not respect its lock")]
     Overtaken,
+    /// The lease that this handle writes under is another process's now, or nobody's. Nothing was written.
+    #[error("the lease `{0}` is another process's now")]
+    LeaseLost(String),
     /// The connection was lost between asking for the commit and its answer: the write is there whole, or not at all.
     #[error("the connection to the database was lost during a commit: it is not known whether the write took place")]
     OutcomeUnknown(#[source] Option<sqlx::Error>),

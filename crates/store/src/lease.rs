@@ -56,7 +56,7 @@ pub enum HoldError {
 
 /// Statements for both engines, which tell the time differently.
 macro_rules! statements {
-    ($take:ident, $hold:ident, $now:literal) => {
+    ($take:ident, $hold:ident, $held:ident, $now:literal) => {
         const $take: &str = concat!(
             "INSERT INTO leases (name, holder, fence, expires) VALUES ($1, $2, 1, ",
             $now,
@@ -72,10 +72,16 @@ macro_rules! statements {
             "UPDATE leases SET fence = fence WHERE name = $1 AND holder = $2 AND fence = $3 AND expires > ",
             $now
         );
+        const $held: &str = concat!("SELECT holder FROM leases WHERE name = $1 AND expires > ", $now);
     };
 }
-statements!(TAKE_SQLITE, HOLD_SQLITE, "CAST(unixepoch('subsec') * 1000 AS INTEGER)");
-statements!(TAKE_POSTGRES, HOLD_POSTGRES, "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)");
+statements!(TAKE_SQLITE, HOLD_SQLITE, HELD_SQLITE, "CAST(unixepoch('subsec') * 1000 AS INTEGER)");
+statements!(
+    TAKE_POSTGRES,
+    HOLD_POSTGRES,
+    HELD_POSTGRES,
+    "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
+);
 
 impl Store {
     /// Takes or renews a lease for `holder`, a name that no other process has. `None`: another one holds it.
@@ -95,6 +101,16 @@ impl Store {
         };
         let lease = |fence| Lease { name: name.to_owned(), holder: holder.to_owned(), fence, until };
         Ok(row.map(|row| lease(row.int(0))))
+    }
+
+    /// Who holds a lease now. Only reads, so that whoever waits for it may ask often.
+    pub async fn holder(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let held = match &self.inner.engine {
+            Engine::Sqlite(_) => HELD_SQLITE,
+            Engine::Postgres(_) => HELD_POSTGRES,
+        };
+        let row = self.reader().await?.link().optional(held, &[Value::Text(name)]).await?;
+        Ok(row.map(|row| row.text(0).to_owned()))
     }
 
     /// Gives a lease back, so that nobody has to wait for its end.
@@ -124,7 +140,7 @@ impl Store {
             match self.lease(name, holder, time).await {
                 Ok(Some(lease)) => {
                     info!(lease = name, fence = lease.fence, "lease taken");
-                    self.run_leased(lease, time, &job).await;
+                    self.tenure(lease.clone(), time, job(lease)).await;
                 }
                 Ok(None) => debug!(lease = name, "another process holds the lease"),
                 Err(cause) => warn!(lease = name, error = &cause as &dyn std::error::Error, "no lease"),
@@ -133,9 +149,10 @@ impl Store {
         }
     }
 
-    /// One tenure: until the job ends or the lease does.
-    async fn run_leased<F: Future<Output = ()>>(&self, mut lease: Lease, time: Duration, job: &impl Fn(Lease) -> F) {
-        let mut job = std::pin::pin!(job(lease.clone()));
+    /// One tenure: runs `job` and renews the lease until the job ends, which gives the lease back, or the lease does,
+    /// which drops the job wherever it waits.
+    pub async fn tenure(&self, mut lease: Lease, time: Duration, job: impl Future<Output = ()>) {
+        let mut job = std::pin::pin!(job);
         loop {
             let renew = lease.until - time + time / RENEW_PART;
             tokio::select! {
@@ -146,16 +163,21 @@ impl Store {
                 () = sleep_until(renew) => {}
             }
             // The job goes on while the lease is renewed, and not a moment longer than it is ours.
-            let renewal = timeout_at(lease.until, self.renew(&lease, time));
-            tokio::select! {
-                () = &mut job => return,
-                renewed = renewal => match renewed {
-                    Ok(Some(renewed)) => lease = renewed,
-                    Ok(None) | Err(_) => {
-                        warn!(lease = lease.name, fence = lease.fence, "lease lost: its job stops");
-                        return;
-                    }
-                }
+            let asked = lease.clone();
+            let mut renewal = std::pin::pin!(timeout_at(asked.until, self.renew(&asked, time)));
+            let (renewed, ended) = tokio::select! {
+                // Not given back under a renewal that is on its way.
+                () = &mut job => (renewal.await, true),
+                renewed = &mut renewal => (renewed, false),
+            };
+            let Ok(Some(renewed)) = renewed else {
+                warn!(lease = lease.name, fence = lease.fence, "lease lost: its job stops");
+                return;
+            };
+            lease = renewed;
+            if ended {
+                let _ = self.release(lease).await;
+                return;
             }
         }
     }

@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 
 pub use crate::error::StoreError;
 use crate::feed::Tail;
+use crate::lease::{HoldError, Lease};
 use crate::postgres::publish;
 use crate::sql::{Link, Reader, Value, answered};
 use crate::url::StoreUrl;
@@ -43,6 +44,8 @@ pub const CHANGES_KEPT: i64 = 100_000;
 #[derive(Clone, Debug)]
 pub struct Store {
     inner: Arc<Inner>,
+    /// Every write of this handle holds it.
+    fence: Option<Arc<Lease>>,
 }
 
 #[derive(Debug)]
@@ -90,7 +93,7 @@ impl Store {
             let forgotten = Arc::clone(&tail);
             keeper.spawn(postgres::keep(Arc::clone(database), sender.clone(), move || forgotten.forget()));
         }
-        Ok(Self { inner: Arc::new(Inner { engine, head: sender, tail, kept, _keeper: keeper }) })
+        Ok(Self { inner: Arc::new(Inner { engine, head: sender, tail, kept, _keeper: keeper }), fence: None })
     }
 
     /// The revision of the last committed write; 0 before the first.
@@ -115,7 +118,15 @@ impl Store {
         }
     }
 
+    /// The same database for writing under a lease: every transaction holds it until it ends, so that who has lost the
+    /// lease, even without knowing, writes nothing more.
+    pub fn under(&self, lease: Lease) -> Self {
+        Self { inner: Arc::clone(&self.inner), fence: Some(Arc::new(lease)) }
+    }
+
     /// Begins a write. Waits until the write before it has ended; dropped without commit, it leaves nothing behind.
+    ///
+    /// Errors: [`StoreError::LeaseLost`] if this handle is [under](Store::under) a lease that has ended.
     pub async fn begin(&self) -> Result<Transaction, StoreError> {
         let (inner, head) = match &self.inner.engine {
             Engine::Sqlite(pools) => {
@@ -133,7 +144,15 @@ impl Store {
                 database.begin(lock).await?
             }
         };
-        Ok(Transaction { inner, sequence: head.sequence, head, revision: None, acting: None, store: self.clone() })
+        let store = self.clone();
+        let mut begun = Transaction { inner, sequence: head.sequence, head, revision: None, acting: None, store };
+        if let Some(lease) = &self.fence {
+            begun.hold(lease).await.map_err(|error| match error {
+                HoldError::Lost(name) => StoreError::LeaseLost(name),
+                HoldError::Store(cause) => cause,
+            })?;
+        }
+        Ok(begun)
     }
 
     /// Ends all connections; SQLite writes its log back into the file.

@@ -102,4 +102,7 @@ codes! {
     OUTCOME_UNKNOWN = "A3050", "it is not known whether the write took place",
         "The server lost its connection to the database between asking for the commit and its answer. All of the request was written, or nothing of it.",
         "Read what you wrote: it is there, or write it again. An apply may be repeated as it is.";
+    STANDBY = "A3051", "this server stands by",
+        "Of the servers on one database a single one serves at a time. This one waits for its turn. Nothing was written.",
+        "Ask the server that the message names, or a load balancer that heeds `/readyz`; try again in a few seconds if none is named.";
 }

@@ -46,6 +46,10 @@ impl From<Problem> for Refused {
 
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
+        if let StoreError::LeaseLost(_) = error {
+            let detail = "another server serves this database by now; nothing was written, ask that one";
+            return Self::new(problem::STANDBY, detail);
+        }
         let refused = Self::internal(&error);
         if error.is_unknown() {
             let detail = "the database was lost during the commit: all of this was written, or nothing; read it again";

@@ -8,13 +8,15 @@ use rand::rngs::OsRng;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use store::{Store, Transaction};
+use zeroize::Zeroizing;
 
 use super::{Registry, RegistryError};
 use crate::fleet::FleetKey;
 use crate::generations::{Busy, Ring};
+use crate::vault::Vault;
 
 const NODE_KEYS: &str = "node-keys";
-const FLEET_KEYS: &str = "fleet-keys";
+pub(crate) const FLEET_KEYS: &str = "fleet-keys";
 /// Nodes that shall make a new key, once they are connected.
 const ROTATIONS: &str = "rotate-node-key";
 const RING: &str = "ring";
@@ -57,11 +59,11 @@ impl Registry {
         let mut key = [0; 16];
         OsRng.try_fill_bytes(&mut key).map_err(|_| RotateError::Random)?;
         let mut transaction = self.store.begin().await?;
-        let mut ring = stored_fleet_ring(&mut transaction).await?;
+        let mut ring = self.stored_fleet_ring(&mut transaction).await?;
         let generation = ring.next()?;
         let revision = transaction.revision().await?.0;
         ring.announce(generation, FleetKey(key), revision)?;
-        put(&mut transaction, FLEET_KEYS, RING, &ring).await?;
+        self.put_fleet_ring(&mut transaction, &ring).await?;
         transaction.commit().await?;
         self.touch();
         Ok(generation)
@@ -117,11 +119,11 @@ impl Registry {
         let mut transaction = self.store.begin().await?;
         let next = transaction.revision().await?.0;
         let mut changed = false;
-        let mut ring = stored_fleet_ring(&mut transaction).await?;
+        let mut ring = self.stored_fleet_ring(&mut transaction).await?;
         let before = ring.clone();
         ring.step(acknowledged, next);
         if ring != before {
-            put(&mut transaction, FLEET_KEYS, RING, &ring).await?;
+            self.put_fleet_ring(&mut transaction, &ring).await?;
             changed = true;
         }
         for (key, value) in transaction.records(NODE_KEYS).await? {
@@ -143,7 +145,7 @@ impl Registry {
     /// Puts the stored keys into the fleet.
     pub(super) async fn refresh_keys(&self) -> Result<(), RegistryError> {
         let rings = load_node_rings(&self.store).await?;
-        let ring = load_fleet_ring(&self.store).await?.unwrap_or_default();
+        let ring = load_fleet_ring(&self.store, &self.vault).await?.unwrap_or_default();
         let mut fleet = self.fleet_mut();
         fleet.set_fleet_keys(ring);
         // A node that was deleted meanwhile stays so.
@@ -151,6 +153,17 @@ impl Registry {
             fleet.set_node_keys(node, Some(ring));
         }
         Ok(())
+    }
+
+    async fn stored_fleet_ring(&self, transaction: &mut Transaction) -> Result<Ring<FleetKey>, RegistryError> {
+        let sealed = transaction.record(FLEET_KEYS, RING).await?;
+        Ok(sealed.map(|sealed| opened(&self.vault, &sealed)).transpose()?.unwrap_or_default())
+    }
+
+    async fn put_fleet_ring(&self, transaction: &mut Transaction, ring: &Ring<FleetKey>) -> Result<(), RegistryError> {
+        let unwritable = |e| RegistryError::Record(format!("{FLEET_KEYS}/{RING}"), e);
+        let plain = Zeroizing::new(serde_json::to_vec(ring).map_err(unwritable)?);
+        Ok(transaction.put_record(FLEET_KEYS, RING, &self.vault.seal(FLEET_KEYS, RING, &plain)?).await?)
     }
 }
 
@@ -182,13 +195,13 @@ pub(super) async fn load_node_rings(store: &Store) -> Result<BTreeMap<NodeId, Ri
 }
 
 /// The fleet keys, as stored.
-pub(super) async fn load_fleet_ring(store: &Store) -> Result<Option<Ring<FleetKey>>, RegistryError> {
-    let stored = store.record(FLEET_KEYS, RING).await?;
-    stored.map(|value| decode(FLEET_KEYS, RING, &value)).transpose()
+pub(super) async fn load_fleet_ring(store: &Store, vault: &Vault) -> Result<Option<Ring<FleetKey>>, RegistryError> {
+    let sealed = store.record(FLEET_KEYS, RING).await?;
+    sealed.map(|sealed| opened(vault, &sealed)).transpose()
 }
 
-async fn stored_fleet_ring(transaction: &mut Transaction) -> Result<Ring<FleetKey>, RegistryError> {
-    Ok(get(transaction, FLEET_KEYS, RING).await?.unwrap_or_default())
+fn opened(vault: &Vault, sealed: &[u8]) -> Result<Ring<FleetKey>, RegistryError> {
+    decode(FLEET_KEYS, RING, &vault.open(FLEET_KEYS, RING, sealed)?)
 }
 
 /// Reads a record as JSON.

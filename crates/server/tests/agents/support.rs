@@ -63,6 +63,8 @@ impl Running {
             listen: "127.0.0.1:0".parse().unwrap(),
             names: vec!["127.0.0.1".into()],
             admin: "root".into(),
+            store: None,
+            seal_key: None,
             now: Timestamp::now(),
         };
         init(&options).await.unwrap();
@@ -72,7 +74,7 @@ impl Running {
     async fn serve(dir: tempfile::TempDir, limits: Limits) -> Self {
         let config = Config { limits, ..Config::new(dir.path().join("data")) };
         let bound = Server::bind(config).await.unwrap();
-        let (port, control) = (bound.address().port(), bound.control().clone());
+        let (port, control) = (bound.address().port(), bound.control().expect("alone on its file").clone());
         let cancel = CancellationToken::new();
         let task = tokio::spawn(bound.run(cancel.clone()));
         Self { dir, limits, control, port, cancel, task }

@@ -31,6 +31,8 @@ pub(crate) fn options(data: impl Into<std::path::PathBuf>) -> InitOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         names: vec!["127.0.0.1".into()],
         admin: "root".into(),
+        store: None,
+        seal_key: None,
         now: Timestamp::now(),
     }
 }
@@ -40,7 +42,7 @@ impl Running {
         let dir = tempfile::tempdir().unwrap();
         let report = init(&options(dir.path().join("data"))).await.unwrap();
         let bound = Server::bind(Config::new(dir.path().join("data"))).await.unwrap();
-        let (port, control) = (bound.address().port(), bound.control().clone());
+        let (port, control) = (bound.address().port(), bound.control().expect("alone on its file").clone());
         let cancel = CancellationToken::new();
         let task = tokio::spawn(bound.run(cancel.clone()));
         Self { dir, report, control, port, cancel, task }

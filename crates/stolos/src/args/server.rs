@@ -31,6 +31,13 @@ pub(crate) struct ServerInit {
     /// The root of every identity: spiffe://TRUST-DOMAIN/…
     #[arg(long, value_name = "TD", default_value = "stolos.local")]
     pub(crate) trust_domain: String,
+    /// The database, as in postgres://stolos@db.example.net/stolos; a file in the directory unless given. Better without
+    /// a password: see PGPASSFILE
+    #[arg(long, value_name = "URL", env = "STOLOS_STORE", hide_env_values = true)]
+    pub(crate) store: Option<String>,
+    /// Key file of the first server: makes the directory of one more server of the control plane in the database
+    #[arg(long, value_name = "FILE", conflicts_with = "trust_domain")]
+    pub(crate) seal_key: Option<PathBuf>,
 }
 
 /// `stolos server run`
@@ -40,6 +47,9 @@ pub(crate) struct ServerRun {
     /// The directory that `stolos server init` wrote
     #[arg(long, value_name = "DIR", env = "STOLOS_SERVER_DATA", hide_env_values = true)]
     pub(crate) data: PathBuf,
+    /// The database, instead of the one in server.yaml
+    #[arg(long, value_name = "URL", env = "STOLOS_STORE", hide_env_values = true)]
+    pub(crate) store: Option<String>,
     /// Listen here instead of where `init` was told
     #[arg(long, value_name = "ADDR:PORT", env = "STOLOS_SERVER_LISTEN", hide_env_values = true)]
     pub(crate) listen: Option<SocketAddr>,

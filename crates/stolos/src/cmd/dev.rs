@@ -104,8 +104,14 @@ impl Plane {
         let data = data.join("server");
         let paths = Paths::of(&data);
         if !paths.config.exists() {
-            let typed =
-                ServerInit { data: data.clone(), listen, names: Vec::new(), trust_domain: "dev.local".to_owned() };
+            let typed = ServerInit {
+                data: data.clone(),
+                listen,
+                names: Vec::new(),
+                trust_domain: "dev.local".to_owned(),
+                store: None,
+                seal_key: None,
+            };
             let options = server_verbs::options(&typed)?;
             init(&options).await.map_err(|error| server_verbs::init_failed(&error))?;
         }

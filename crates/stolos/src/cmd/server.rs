@@ -6,7 +6,8 @@ use std::path::Path;
 
 use server::config::{Config, ConfigError};
 use server::init::{InitError, InitOptions, init};
-use server::{BindError, Server};
+use server::secret::SecretError;
+use server::{BindError, Server, StoreError, StoreUrl, StoreUrlError};
 
 use crate::args::{Output, ServerInit, ServerRun, ServerVerb};
 use crate::failure::{C, Failure, Outcome, reason};
@@ -24,7 +25,12 @@ fn set_up(args: &ServerInit) -> Outcome {
     let options = options(args)?;
     let report = process::ask(async { init(&options).await.map_err(|error| init_failed(&error)) })?;
     let mut screen = Screen::stdout(Output::Table);
-    screen.line(format!("A control plane for {} in {}", args.trust_domain, report.data.display()))?;
+    match &args.seal_key {
+        None => screen.line(format!("A control plane for {} in {}", args.trust_domain, report.data.display()))?,
+        Some(_) => {
+            screen.line(format!("One more server of the database's control plane in {}", report.data.display()))?
+        }
+    }
     screen.line(format!("  operators and nodes reach it at {}", report.url))?;
     screen.line(format!("  authority (SHA-256)            {}", report.authority))?;
     screen.line(format!(
@@ -59,6 +65,8 @@ pub(crate) fn options(args: &ServerInit) -> Result<InitOptions, Failure> {
         names,
         admin: "admin".to_owned(),
         now: jiff::Timestamp::now(),
+        store: args.store.clone(),
+        seal_key: args.seal_key.clone(),
     })
 }
 
@@ -69,11 +77,28 @@ pub(crate) fn init_failed(error: &InitError) -> Failure {
             format!("{} is not empty, and a control plane is never overwritten", data.display()),
             "choose another directory with --data, or remove it",
         ),
+        InitError::Initialised(_) => Failure::new(
+            C::DIRECTORY_UNFIT,
+            error.to_string(),
+            "to set up one more server of it, give the first one's seal.key with --seal-key; nothing was made",
+        ),
+        InitError::NotInitialised(_) | InitError::NotShared => Failure::usage(
+            C::USAGE,
+            error.to_string(),
+            "leave --seal-key away for the first server, and give the database with --store; nothing was made",
+        ),
+        InitError::StoreUrl(error) => bad_store(error),
+        InitError::Secret(SecretError::Vault(_)) => Failure::new(
+            C::DIRECTORY_UNFIT,
+            chain(error),
+            "give the seal.key of a server that uses this database, mode 0600; nothing was made",
+        ),
+        InitError::Store(error) if error.is_temporary() => no_database(error),
         InitError::Io(path, error) => Failure::unwritable(path, error),
         InitError::NoName | InitError::TrustDomain(..) | InitError::Issue(_) => {
             Failure::usage(C::USAGE, chain(error), "check --name and --trust-domain; nothing was made")
         }
-        InitError::Seal(_) | InitError::Store(_) | InitError::Write(_) => Failure::new(
+        InitError::Seal(_) | InitError::Secret(_) | InitError::Store(_) | InitError::Write(_) => Failure::new(
             C::DIRECTORY_UNFIT,
             chain(error),
             "remove what was left in the directory, and check its room and rights",
@@ -85,7 +110,8 @@ fn serve(args: &ServerRun) -> Outcome {
     process::start_log("info")?;
     process::serve(async {
         let stop = process::stop_on_signal()?;
-        let config = Config { listen: args.listen, ..Config::new(&args.data) };
+        let store = args.store.as_deref().map(str::parse::<StoreUrl>).transpose().map_err(|error| bad_store(&error))?;
+        let config = Config { store, listen: args.listen, ..Config::new(&args.data) };
         let bound = Server::bind(config).await.map_err(|error| bind_failed(&error, &args.data))?;
         bound.run(stop).await;
         Ok(())
@@ -104,12 +130,38 @@ pub(crate) fn bind_failed(error: &BindError, data: &Path) -> Failure {
         BindError::Config(ConfigError::Invalid { .. }) | BindError::TrustDomain(..) => {
             Failure::new(C::DIRECTORY_UNFIT, chain(error), "mend server.yaml and start again")
         }
+        BindError::StoreUrl(error) => bad_store(error),
+        BindError::Store(error) if error.is_temporary() => no_database(error),
+        BindError::Busy(_) => Failure::new(
+            C::DIRECTORY_UNFIT,
+            error.to_string(),
+            "stop that one first; several servers share a PostgreSQL, never a file",
+        ),
+        BindError::Lock(path, error) => Failure::unwritable(path, error),
+        BindError::Secret(SecretError::Vault(_)) => Failure::new(
+            C::DIRECTORY_UNFIT,
+            chain(error),
+            "put back the seal.key that belongs to this database, mode 0600; nothing was changed",
+        ),
         BindError::Store(_) | BindError::Secret(_) | BindError::Tls(_) | BindError::Registry(_) => Failure::new(
             C::DIRECTORY_UNFIT,
             format!("{}: {}", data.display(), chain(error)),
             "check that no other server runs on this directory, its rights and its room; nothing was changed",
         ),
     }
+}
+
+/// The URL is never shown: it may hold a password.
+fn bad_store(error: &StoreUrlError) -> Failure {
+    Failure::usage(C::USAGE, error.to_string(), "write for example --store postgres://stolos@db.example.net/stolos")
+}
+
+fn no_database(error: &StoreError) -> Failure {
+    Failure::new(
+        C::DIRECTORY_UNFIT,
+        chain(error),
+        "check that the database runs and that the URL, the user and the password are right; nothing was changed",
+    )
 }
 
 fn cannot_listen(address: SocketAddr, why: &str) -> Failure {
@@ -141,6 +193,8 @@ mod tests {
             listen: listen.parse().unwrap(),
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             trust_domain: "example.net".into(),
+            store: None,
+            seal_key: None,
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use store::StoreError;
 use store::lease::HoldError;
 
 use crate::{Engine, LIMIT, fresh};
@@ -11,6 +12,7 @@ use crate::{Engine, LIMIT, fresh};
 crate::on_both! {
     one_holder_at_a_time
     a_lapsed_lease_is_fenced_off
+    a_handle_under_a_lost_lease_writes_nothing
     a_job_runs_with_one_process_and_moves_when_that_one_ends
 }
 
@@ -44,6 +46,23 @@ async fn a_lapsed_lease_is_fenced_off(engine: Engine) {
     write.put_record("job", "done", b"b").await.unwrap();
     write.commit().await.unwrap();
     assert_eq!(store.lease("sweep", "a", LONG).await.unwrap(), None);
+}
+
+async fn a_handle_under_a_lost_lease_writes_nothing(engine: Engine) {
+    let (_place, store) = fresh(engine).await;
+    assert_eq!(store.holder("serving").await.unwrap(), None);
+    let lease = store.lease("serving", "a", LONG).await.unwrap().expect("nobody has it");
+    assert_eq!(store.holder("serving").await.unwrap().as_deref(), Some("a"));
+    let fenced = store.under(lease.clone());
+    let mut write = fenced.begin().await.unwrap();
+    write.put_record("job", "done", b"a").await.unwrap();
+    write.commit().await.unwrap();
+    store.release(lease).await.unwrap();
+    assert_eq!(store.holder("serving").await.unwrap(), None);
+    assert!(matches!(fenced.begin().await, Err(StoreError::LeaseLost(_))));
+    store.lease("serving", "b", LONG).await.unwrap().expect("it was given back");
+    assert!(matches!(fenced.begin().await, Err(StoreError::LeaseLost(_))));
+    assert_eq!(fenced.record("job", "done").await.unwrap().as_deref(), Some(&b"a"[..]), "it reads on");
 }
 
 async fn a_job_runs_with_one_process_and_moves_when_that_one_ends(engine: Engine) {
