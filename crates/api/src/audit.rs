@@ -14,6 +14,9 @@ use crate::object::{Object, ObjectKey, Revision};
 /// First in every hash, so that it never equals a hash of anything else.
 const DOMAIN: &[u8] = b"stolos-audit-1";
 
+/// Most records of one answer.
+pub const PAGE_MAX: u32 = 1000;
+
 /// Who acts, as the server has verified it. Never a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -57,7 +60,7 @@ pub struct AuditEntry {
 }
 
 /// An entry as it is kept: the very text that was hashed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AuditRecord {
     /// An [`AuditEntry`] as JSON.
@@ -67,7 +70,7 @@ pub struct AuditRecord {
 }
 
 /// A part of the trail, in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditList {
     /// Records, oldest first.

@@ -9,6 +9,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use crate::apply::{ApplyRequest, ApplyResponse};
+use crate::audit::AuditList;
 use crate::authority::{FleetKeyRotated, NodeKeysRotated};
 use crate::explain::{ExplainAnswer, ExplainRequest};
 use crate::flow::{FlowList, FlowRow};
@@ -263,6 +264,7 @@ fn components() -> Value {
     place::<ExplainAnswer>(&mut generator);
     place::<FlowList>(&mut generator);
     place::<FlowRow>(&mut generator);
+    place::<AuditList>(&mut generator);
     place::<JoinTokenRequest>(&mut generator);
     place::<JoinTokenResponse>(&mut generator);
     place::<NodeKeysRotated>(&mut generator);

@@ -42,6 +42,8 @@ pub enum Action {
     Explain,
     /// What was seen.
     Flows,
+    /// Who changed what.
+    Audit,
     /// A token with which one node can join.
     JoinToken,
     /// A new handshake key of every node.
@@ -208,6 +210,11 @@ fn of_fleet() -> Vec<Operation> {
         .named("listFlows")
         .takes(parameter::flows())
         .answers(200, Content::Lines("FlowList", "FlowRow"));
+    let about = "The audit trail after an entry, oldest first, as it was hashed: who changed what, from where.";
+    let audit = Operation::new(Method::GET, format!("{BASE}/audit"), Action::Audit, about)
+        .named("listAudit")
+        .takes(parameter::audit())
+        .answers(200, Content::Json("AuditList"));
     let token =
         post("clusters/{name}/join-tokens", Action::JoinToken, "A one-time token with which one node can join.")
             .named("createJoinToken")
@@ -228,6 +235,7 @@ fn of_fleet() -> Vec<Operation> {
         apply.under("documents"),
         explain.under("flows"),
         flows.under("flows"),
+        audit.under("audit"),
         token.under("Cluster"),
         nodes.under("authority"),
         fleet.under("authority"),

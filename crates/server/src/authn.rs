@@ -1,8 +1,9 @@
 //! Who is calling: from the TLS connection, as a proof that only verification can make.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use api::audit::Actor;
 use identity::authority::Authority;
 use identity::ids::NodeId;
 use identity::spiffe_id::Role;
@@ -29,6 +30,8 @@ pub struct PeerAddress(pub SocketAddr);
 #[derive(Clone, Debug)]
 pub struct Admin {
     name: Arc<str>,
+    /// Where its request comes from, once it has made one.
+    from: Option<IpAddr>,
     proof: Arc<Verified<Leaf>>,
 }
 
@@ -48,6 +51,16 @@ impl Admin {
     /// The verified certificate.
     pub fn certificate(&self) -> &Verified<Leaf> {
         &self.proof
+    }
+
+    /// The same operator, asking from an address.
+    pub(crate) fn asking_from(self, from: Option<IpAddr>) -> Self {
+        Self { from, ..self }
+    }
+
+    /// As the audit trail names it.
+    pub fn actor(&self) -> Actor {
+        Actor { name: self.name.to_string(), credential: "certificate".to_owned(), from: self.from }
     }
 }
 
@@ -75,7 +88,7 @@ pub(crate) fn caller(
     let proof = verify_client(leaf, authority.root(), authority.trust_domain(), now)?;
     let proof = Arc::new(proof);
     match proof.get().id.role() {
-        Role::Admin(name) => Ok(Caller::Admin(Admin { name: name.into(), proof })),
+        Role::Admin(name) => Ok(Caller::Admin(Admin { name: name.into(), from: None, proof })),
         Role::Node(id) => Ok(Caller::Node(Node { id, proof })),
         // Ours, but nobody that the API knows: no rights at all rather than those of an anonymous caller.
         Role::Server | Role::Workload => Err(VerifyError::Usage),

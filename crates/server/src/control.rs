@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
+use api::object::ObjectKey;
 use identity::authority::Authority;
 use identity::fingerprint::Fingerprint;
 use identity::seal::SealKey;
 use identity::spiffe_id::TrustDomain;
 use jiff::Timestamp;
-use store::Store;
+use store::{Store, StoreError, Transaction};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::authn::Admin;
 use crate::clock::Clock;
 use crate::flows::Flows;
 use crate::metrics::Metrics;
@@ -47,6 +49,27 @@ impl Control {
     /// The time.
     pub fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+
+    /// Begins an operator's write: what it changes is entered in the audit trail. Handlers of the API have no other way to write.
+    pub async fn begin_as(&self, admin: &Admin) -> Result<Transaction, StoreError> {
+        let mut write = self.store.begin().await?;
+        write.act_as(admin.actor(), self.now());
+        Ok(write)
+    }
+
+    /// Enters in the audit trail that an operator asks for something that changes no document, before it is done: what fails
+    /// afterwards was asked for all the same.
+    pub async fn note(
+        &self,
+        admin: &Admin,
+        action: &str,
+        object: &ObjectKey,
+        detail: Option<serde_json::Value>,
+    ) -> Result<(), StoreError> {
+        let mut write = self.begin_as(admin).await?;
+        write.note(action, object, detail).await?;
+        write.commit().await.map(drop)
     }
 
     /// The root of all identities.

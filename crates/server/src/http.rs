@@ -5,6 +5,7 @@
 
 pub mod answer;
 mod apply;
+mod audit;
 mod authority;
 mod body;
 mod describe;
@@ -62,6 +63,7 @@ fn handler(action: Action, method: MethodFilter) -> MethodRouter<Shared> {
         Action::Apply => on(method, apply::apply),
         Action::Explain => on(method, explain::explain),
         Action::Flows => on(method, flow::flows),
+        Action::Audit => on(method, audit::list),
         Action::JoinToken => on(method, token::create),
         Action::RotateNodeKeys => on(method, authority::node_keys),
         Action::RotateFleetKey => on(method, authority::fleet_key),

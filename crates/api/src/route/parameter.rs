@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::audit::PAGE_MAX;
 use crate::kind::{Kind, Scope};
 use crate::object::NAMESPACE_PATTERN;
 use crate::watch::LIMIT_MAX;
@@ -116,6 +117,13 @@ pub(super) fn change(kind: &Kind) -> Vec<Parameter> {
 
 pub(super) fn delete(kind: &Kind) -> Vec<Parameter> {
     [change(kind), vec![revision("Only if the object is at this revision.")]].concat()
+}
+
+pub(super) fn audit() -> Vec<Parameter> {
+    vec![
+        query("after", "Entries after this number.", json!({"type": "integer", "minimum": 0, "maximum": REVISION_MAX})),
+        query("limit", "At most so many.", json!({"type": "integer", "minimum": 1, "maximum": PAGE_MAX})),
+    ]
 }
 
 pub(super) fn flows() -> Vec<Parameter> {

@@ -9,7 +9,7 @@ use store::StoreError;
 use store::document::WriteError;
 use tracing::error;
 
-use crate::authn::{Admin, Caller};
+use crate::authn::{Admin, Caller, PeerAddress};
 
 /// A problem document as an answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,7 +100,10 @@ impl<S: Sync> FromRequestParts<S> for Admin {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
         match parts.extensions.get::<Caller>() {
-            Some(Caller::Admin(admin)) => Ok(admin.clone()),
+            Some(Caller::Admin(admin)) => {
+                let from = parts.extensions.get::<PeerAddress>().map(|peer| peer.0.ip().to_canonical());
+                Ok(admin.clone().asking_from(from))
+            }
             Some(Caller::Node(node)) => Err(Refused::new(
                 problem::FORBIDDEN,
                 format!("this is node {}'s certificate, which serves its agent only; use an operator's", node.id()),

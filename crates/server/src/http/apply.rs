@@ -46,7 +46,7 @@ pub(super) async fn apply(
             manifest.object.metadata.labels.insert(OWNER.to_owned(), owner.clone());
         }
     }
-    let mut write = control.store.begin().await?;
+    let mut write = control.begin_as(&admin).await?;
     let admitted = admission::admit(&mut write, &manifests, false, control.now()).await?;
     diagnostics.extend(admitted.warnings);
     let mut results = admitted.results;
@@ -79,8 +79,7 @@ pub(super) async fn apply(
 /// What may be deleted: somebody's objects, or those of a subtree; never everything because nothing was said.
 fn scope(prune: &Prune) -> Answer<&Prune> {
     if let Some(namespace) = &prune.namespace {
-        NamespacePath::new(namespace)
-            .map_err(|e| Refused::new(problem::RANGE, format!("`prune.namespace`: {e}")))?;
+        NamespacePath::new(namespace).map_err(|e| Refused::new(problem::RANGE, format!("`prune.namespace`: {e}")))?;
     }
     match prune.owner.is_some() || prune.namespace.is_some() {
         true => Ok(prune),

@@ -1,6 +1,7 @@
 //! `POST /apis/stolos.dev/v1/authority/…`: rotation of the handshake's keys.
 
 use api::authority::{FleetKeyRotated, NodeKeysRotated};
+use api::object::ObjectKey;
 use api::problem;
 use axum::Json;
 use axum::extract::State;
@@ -13,6 +14,7 @@ use crate::registry::RegistryError;
 use crate::registry::key::RotateError;
 
 pub(super) async fn node_keys(admin: Admin, State(control): State<Shared>) -> Answer<Json<NodeKeysRotated>> {
+    control.note(&admin, "node-keys.rotate", &ObjectKey::of_namespace("/"), None).await?;
     let nodes: Vec<_> = control.registry.fleet().nodes().map(|(id, _)| id).collect();
     let asked = control.registry.rotate_node_keys(nodes).await?;
     info!(by = admin.name(), nodes = asked, "rotation of the node keys begun");
@@ -20,6 +22,7 @@ pub(super) async fn node_keys(admin: Admin, State(control): State<Shared>) -> An
 }
 
 pub(super) async fn fleet_key(admin: Admin, State(control): State<Shared>) -> Answer<Json<FleetKeyRotated>> {
+    control.note(&admin, "fleet-key.rotate", &ObjectKey::of_namespace("/"), None).await?;
     let generation = control.registry.rotate_fleet_key().await?;
     info!(by = admin.name(), generation, "rotation of the fleet key begun");
     Ok(Json(FleetKeyRotated { generation }))

@@ -178,7 +178,7 @@ pub(super) async fn create(
     let namespace = namespace_of(kind, params.namespace.as_deref())?;
     let text = body::document(&headers, body).await?;
     let write = Write { kind, namespace: &namespace, name: None, new: true, dry_run: params.dry_run };
-    let mut transaction = control.store.begin().await?;
+    let mut transaction = control.begin_as(&admin).await?;
     let result = write.admit(&control, &mut transaction, &text, "").await?;
     Ok(write.end(&admin, &control, transaction, result).await?.into_response())
 }
@@ -196,7 +196,7 @@ pub(super) async fn replace(
     let (namespace, if_match) = (namespace_of(kind, Some(&key.namespace))?, IfMatch::of(&headers)?);
     let text = body::document(&headers, body).await?;
     let write = Write { kind, namespace: &namespace, name: Some(&name), new: false, dry_run: params.dry_run };
-    let mut transaction = control.store.begin().await?;
+    let mut transaction = control.begin_as(&admin).await?;
     if if_match != IfMatch::Absent {
         if_match.check(&key, transaction.get(&key).await?.as_ref())?;
     }
@@ -293,7 +293,7 @@ pub(super) async fn delete(
     let if_match = IfMatch::of(&headers)?;
     let revision = within("revision", params.revision, 0..=REVISION_MAX)?;
     let precondition = revision.map_or(Precondition::None, |revision| Precondition::At(Revision(revision)));
-    let mut write = control.store.begin().await?;
+    let mut write = control.begin_as(&admin).await?;
     let stored = write.get(&key).await?;
     if_match.check(&key, stored.as_ref())?;
     let object = admission::remove(&mut write, &key, precondition).await?;

@@ -29,7 +29,7 @@ pub(super) async fn patch(
     let key = key_of(kind, params.namespace.as_deref(), &name)?;
     let (namespace, if_match) = (namespace_of(kind, Some(&key.namespace))?, IfMatch::of(&headers)?);
     let changes = body::patch(&headers, body).await?;
-    let mut transaction = control.store.begin().await?;
+    let mut transaction = control.begin_as(&admin).await?;
     let stored = transaction.get(&key).await?;
     if_match.check(&key, stored.as_ref())?;
     let mut object = stored.ok_or_else(|| absent(&key))?;

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use api::kind::Spec;
+use api::kind::cluster::ClusterSpec;
+use api::object::ObjectKey;
 use api::problem;
 use api::token::{JoinToken, JoinTokenRequest, JoinTokenResponse};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use serde_json::json;
 use tracing::info;
 
 use super::answer::{Answer, Refused};
@@ -35,6 +39,9 @@ pub(super) async fn create(
         return Err(Refused::new(problem::RANGE, detail));
     }
     let ttl = Duration::from_secs(ttl);
+    let asked = ObjectKey::new(ClusterSpec::KIND, "/", &cluster);
+    let detail = json!({"ttlS": ttl.as_secs(), "node": request.node});
+    control.note(&admin, "join-token.create", &asked, Some(detail)).await?;
     let (secret, expires) = control.registry.make_token(&cluster, ttl, request.node.as_deref()).await?;
     let token = JoinToken { server: control.url.clone(), ca: control.authority_fingerprint(), secret };
     info!(by = admin.name(), cluster, %expires, "join token made");

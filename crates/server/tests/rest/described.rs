@@ -50,6 +50,18 @@ async fn what_is_served_is_described_and_the_other_way_round() {
     server.stop().await;
 }
 
+/// Handlers write in somebody's name: `store.begin` stands in none of them.
+#[test]
+fn no_handler_writes_unaudited() {
+    let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/src/http");
+    for entry in std::fs::read_dir(sources).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            assert!(!std::fs::read_to_string(&path).unwrap().contains("store.begin"), "{}", path.display());
+        }
+    }
+}
+
 /// The router has no other way in than the list: `.route(` stands once in the server's sources.
 #[test]
 fn routes_are_registered_in_one_place() {

@@ -1,6 +1,7 @@
 //! Join tokens, rotations, flows, explanations and computed statuses.
 
 use api::apply::{ApplyRequest, Source};
+use api::audit::{AuditEntry, Verifier};
 use api::client::{ClientError, ListQuery};
 use api::explain::ExplainRequest;
 use api::flow::FlowQuery;
@@ -88,5 +89,37 @@ async fn statuses_say_what_follows_from_other_documents() {
     let networks = api.list::<ExternalNetworkSpec>(&ListQuery::default()).await.unwrap();
     let covered = networks[0].status.clone().expect("computed").covers_fleet;
     assert_eq!(covered, ["192.168.77.21", "192.168.77.22"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn whatever_an_operator_does_is_in_a_trail_that_holds() {
+    let server = Running::start().await;
+    let api = server.api();
+    let text = "apiVersion: stolos.dev/v1\nkind: Cluster\nmetadata: {name: eu-1}\nspec: {namespace: /}\n";
+    let source = Source { name: "f.yaml".into(), text: text.into() };
+    let request = ApplyRequest { sources: vec![source], ..ApplyRequest::default() };
+    api.apply(&request, true).await.unwrap();
+    api.apply(&request, false).await.unwrap();
+    api.apply(&request, false).await.unwrap();
+    let token = api.join_token("eu-1", &JoinTokenRequest::default()).await.unwrap().token;
+    api.rotate_fleet_key().await.unwrap();
+    api.delete("Cluster", "/", "eu-1").await.unwrap();
+    let records = api.audit(0, 1000).await.unwrap().items;
+    let mut verifier = Verifier::default();
+    let entries: Vec<AuditEntry> = records.iter().map(|record| verifier.check(record).unwrap()).collect();
+    let acts: Vec<_> = entries.iter().map(|e| (e.action.as_str(), e.object.to_string())).collect();
+    let cluster = "Cluster /:eu-1".to_owned();
+    let expected = [
+        ("created", cluster.clone()),
+        ("join-token.create", cluster.clone()),
+        ("fleet-key.rotate", "Namespace /".to_owned()),
+        ("deleted", cluster),
+    ];
+    assert_eq!(acts, expected, "dry runs and what changed nothing are no acts");
+    assert!(entries.iter().all(|e| e.by.from.is_some_and(|from| from.is_loopback()) && !e.by.name.is_empty()));
+    let whole: String = records.iter().map(|record| record.entry.as_str()).collect();
+    assert!(token.split('.').all(|part| part.len() < 8 || !whole.contains(part)), "no secret is in it");
+    assert_eq!(api.audit(3, 1).await.unwrap().items, records[3..4]);
     server.stop().await;
 }
