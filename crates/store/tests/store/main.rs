@@ -10,6 +10,7 @@ mod kill;
 mod lease;
 mod migration;
 mod model;
+mod page;
 mod postgres;
 
 use std::time::Duration;
