@@ -89,7 +89,7 @@ impl Following {
         let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
             match watch.try_next().await? {
-                Some(commit) => self.ready.extend(self.filter.events(&*commit)),
+                Some(commit) => self.ready.extend(self.filter.events(&commit)),
                 None => {
                     self.ready.push_back(WatchEvent::Bookmark { revision: watch.position() });
                     self.ended = true;

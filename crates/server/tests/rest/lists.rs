@@ -1,11 +1,8 @@
 //! Lists in pages, and watches that end.
 
 use api::client::ListQuery;
-use api::object::Revision;
 use api::problem;
 use api::watch::{ObjectList, WatchEvent};
-use store::Store;
-use store::document::{Filter, Precondition};
 
 use crate::documents::{namespace, problem as refusal, request};
 use crate::support::Running;
@@ -102,29 +99,6 @@ async fn tokens_of_another_list_and_damaged_ones_are_unknown() {
         assert_eq!((refused.status, refused.code.as_str()), (422, problem::CONTINUE_UNKNOWN.code), "{kind} {token}");
     }
     server.stop().await;
-}
-
-#[tokio::test]
-async fn a_token_from_before_the_feeds_begin_has_expired() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = Store::open_keeping(&directory.path().join("s.db"), 4).await.unwrap();
-    let object = |name: &str, round: u32| -> api::object::Object {
-        serde_json::from_value(serde_json::json!({"apiVersion": "stolos.dev/v1", "kind": "Policy", "spec": {},
-            "metadata": {"namespace": "/", "name": name, "annotations": {"round": round.to_string()}}}))
-        .unwrap()
-    };
-    let mut floors = Vec::new();
-    for round in 0..30 {
-        let mut write = store.begin().await.unwrap();
-        write.put(&object("x", round), Precondition::None, jiff::Timestamp::now()).await.unwrap();
-        write.commit().await.unwrap();
-        let page = store.page("Policy", &Filter::default(), None, 1).await.unwrap();
-        assert_eq!(page.objects.len(), 1);
-        floors.push(page.floor);
-    }
-    assert_eq!(floors[0], Revision(0));
-    assert!(floors.last() > Some(&Revision(20)), "{floors:?}");
-    store.close().await;
 }
 
 #[tokio::test]
