@@ -3,7 +3,8 @@
 
 use std::net::IpAddr;
 
-use identity::fingerprint::Fingerprint;
+/// What entries are chained by: SHA-256.
+pub use identity::fingerprint::Fingerprint;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -280,7 +280,7 @@ impl Operation {
             parameters: Vec::new(),
             body: Body::Empty,
             answers: Vec::new(),
-            problems: vec![problem::INTERNAL, problem::UNAVAILABLE],
+            problems: vec![problem::INTERNAL, problem::UNAVAILABLE, problem::STANDBY],
         }
     }
 

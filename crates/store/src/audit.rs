@@ -3,9 +3,8 @@
 //! A transaction that acts for somebody ([`Transaction::act_as`]) writes entries by itself, so that no caller can forget one;
 //! what agents and the server report as status is no act. The head's lock orders the trail as it orders revisions.
 
-use api::audit::{Actor, AuditEntry, AuditRecord, link};
+use api::audit::{Actor, AuditEntry, AuditRecord, Fingerprint, link};
 use api::object::{Object, ObjectKey, Revision};
-use identity::fingerprint::Fingerprint;
 use jiff::Timestamp;
 use serde_json::Value as Json;
 

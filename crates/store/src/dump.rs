@@ -6,10 +6,10 @@
 
 use std::io::{BufRead, Write};
 
+use api::audit::Fingerprint;
 use api::object::Revision;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use identity::fingerprint::Fingerprint;
 use serde::{Deserialize, Serialize};
 
 use crate::postgres::publish;
@@ -172,11 +172,8 @@ impl Store {
         if !empty {
             return Err(DumpError::NotEmpty);
         }
-        loop {
-            match lines.next()? {
-                Read::Row(text) => insert(write.link(), &Read::Row(text).parse()?).await?,
-                Read::End => break,
-            }
+        while let row @ Read::Row(_) = lines.next()? {
+            insert(write.link(), &row.parse()?).await?;
         }
         let revision = header.revision + if leap { LEAP } else { 0 };
         let revision = i64::try_from(revision).map_err(|_| DumpError::Damaged("a revision out of range".into()))?;

@@ -171,7 +171,7 @@ pub(crate) struct AuditList {
 pub(crate) struct AuditVerify {
     /// Begin after an entry that was checked before
     #[arg(long, value_name = "NUMBER:HASH", value_parser = value::anchor)]
-    pub(crate) since: Option<(u64, identity::fingerprint::Fingerprint)>,
+    pub(crate) since: Option<(u64, api::audit::Fingerprint)>,
     /// How to reach the server
     #[command(flatten)]
     pub(crate) connection: Connection,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use identity::fingerprint::Fingerprint;
+use api::audit::Fingerprint;
 use serde_json_path::JsonPath;
 
 use super::Output;
