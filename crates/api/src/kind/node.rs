@@ -44,6 +44,10 @@ pub struct NodeStatus {
     /// Optional kernel features that were found by trial.
     #[serde(default)]
     pub features: Vec<String>,
+    /// The newest revision at which anything that nodes are told has changed, when this was read. A node enforces what is
+    /// stored once `appliedRevision` has reached it.
+    #[serde(default)]
+    pub due_revision: u64,
     /// The newest revision whose view the server has sent.
     #[serde(default)]
     pub sent_revision: u64,

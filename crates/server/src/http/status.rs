@@ -2,6 +2,7 @@
 
 use api::kind::external_network::{ExternalNetworkSpec, ExternalNetworkStatus};
 use api::kind::namespace::{self, NamespaceStatus};
+use api::kind::node::NodeSpec;
 use api::kind::service::{ServiceSpec, ServiceStatus};
 use api::kind::{NAMESPACE, Spec};
 use api::object::Object;
@@ -23,6 +24,7 @@ pub(super) fn filled(fleet: &Fleet, mut object: Object) -> Object {
         NAMESPACE => of_namespace(fleet, &object),
         ServiceSpec::KIND => of_service(fleet, &object),
         ExternalNetworkSpec::KIND => of_network(fleet, &object),
+        NodeSpec::KIND => of_node(fleet, object.status),
         _ => return object,
     };
     object.status = status;
@@ -31,6 +33,13 @@ pub(super) fn filled(fleet: &Fleet, mut object: Object) -> Object {
 
 fn json(status: impl Serialize) -> Option<Value> {
     serde_json::to_value(status).ok()
+}
+
+/// What its agent reported, and how far it has to come.
+fn of_node(fleet: &Fleet, reported: Option<Value>) -> Option<Value> {
+    let mut status = reported?;
+    status.as_object_mut()?.insert("dueRevision".to_owned(), fleet.revision().into());
+    Some(status)
 }
 
 fn of_namespace(fleet: &Fleet, object: &Object) -> Option<Value> {

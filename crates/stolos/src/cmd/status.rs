@@ -72,7 +72,7 @@ fn node_line(node: &Node) -> NodeLine {
     let status = node.status.clone().unwrap_or_default();
     NodeLine {
         name: node.metadata.name.clone(),
-        live: status.connected && status.rejected.is_none() && status.applied_revision >= status.sent_revision,
+        live: status.connected && status.rejected.is_none() && status.applied_revision >= status.due_revision,
         cluster: status.cluster,
         connected: status.connected,
         detached: status.detached,
@@ -194,7 +194,7 @@ mod tests {
     fn fleet() -> FleetStatus {
         let node = |name: &str, status: Value| -> Node {
             let mut all = json!({"id": 1, "cluster": "eu-1", "namespace": "/acme", "realm": "eu-1", "connected": true,
-                "sentRevision": 9, "appliedRevision": 9});
+                "dueRevision": 9, "appliedRevision": 9});
             all.as_object_mut().unwrap().extend(status.as_object().unwrap().clone());
             serde_json::from_value(json!({"apiVersion": "stolos.dev/v1", "kind": "Node", "metadata": {"name": name},
                 "spec": {}, "status": all}))

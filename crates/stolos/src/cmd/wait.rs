@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::kind::node::NodeStatus;
 use api::kind::{self, Kind};
-use api::object::{Object, Revision};
+use api::object::Object;
 use serde_json::Value;
 
 use crate::args::value::Condition;
@@ -83,16 +83,17 @@ fn field(object: &Object, path: &str) -> Option<String> {
     Some(found.as_str().map_or_else(|| found.to_string(), str::to_owned))
 }
 
-/// Until every connected node enforces the revision that is the newest when asked first.
+/// Until every connected node enforces what is stored when asked first.
 async fn rollout(server: &Server) -> Result<String, Failure> {
     let kind = kind::find("Node").unwrap_or_else(|| panic!("BUG: there is a kind Node"));
-    let mut wanted: Option<Revision> = None;
+    let mut wanted: Option<u64> = None;
     loop {
-        let (nodes, head) = server.all::<Value, NodeStatus>(kind.name).await?;
-        let wanted = *wanted.get_or_insert(head);
-        let connected: Vec<&NodeStatus> =
-            nodes.iter().filter_map(|node| node.status.as_ref()).filter(|status| status.connected).collect();
-        let live = connected.iter().filter(|status| holds(status)).count();
+        let (nodes, _) = server.all::<Value, NodeStatus>(kind.name).await?;
+        let known: Vec<&NodeStatus> = nodes.iter().filter_map(|node| node.status.as_ref()).collect();
+        let due = known.iter().map(|status| status.due_revision).max().unwrap_or_default();
+        let wanted = *wanted.get_or_insert(due);
+        let connected: Vec<_> = known.into_iter().filter(|status| status.connected).collect();
+        let live = connected.iter().filter(|status| holds(status, wanted)).count();
         if live == connected.len() {
             let away = nodes.len() - connected.len();
             let rest = if away == 0 { String::new() } else { format!("; {away} not connected") };
@@ -102,14 +103,23 @@ async fn rollout(server: &Server) -> Result<String, Failure> {
     }
 }
 
-/// What was sent to the node is live there. A write that does not concern it is not sent.
-fn holds(status: &NodeStatus) -> bool {
-    status.rejected.is_none() && status.applied_revision >= status.sent_revision
+/// The node enforces what was stored at a revision. One that a write does not concern confirms its revision all the same; that
+/// everything *sent* is live says nothing of what is still to be sent.
+fn holds(status: &NodeStatus, wanted: u64) -> bool {
+    status.rejected.is_none() && status.applied_revision >= wanted
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_was_not_sent_the_newest_yet_does_not_enforce_it() {
+        let node =
+            |applied, sent| NodeStatus { applied_revision: applied, sent_revision: sent, ..NodeStatus::default() };
+        assert!(!holds(&node(7, 7), 8));
+        assert!(holds(&node(8, 8), 8) && holds(&node(9, 9), 8));
+    }
 
     #[test]
     fn fields_are_found_by_their_path() {
